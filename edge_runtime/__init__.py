@@ -1,0 +1,1 @@
+"""The portable core: protocol codec, engine and backends; runs on a Pi without Ray or torch."""

@@ -1,0 +1,1 @@
+"""What computes: one contract (`base`) and its implementations."""

@@ -1,0 +1,59 @@
+"""The contract of a backend: a model that is loaded and can be run.
+
+A backend is used by one engine, from several threads at once. It gets tensors in the
+protocol's numpy form (BYTES as `bytes` objects, BF16 as uint16 bits) and gives the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge_runtime.protocol.types import Array, Signature
+
+
+class Run(Protocol):
+    """One execution that another thread may abort."""
+
+    def execute(self) -> list[Array]:
+        """Compute. Raises InvalidInput when the model refuses the data, Cancelled after `abort`."""
+        ...
+
+    def abort(self) -> None:
+        """Ask a running execution to stop soon; harmless before and after."""
+        ...
+
+
+class Cancelled(Exception):
+    """An execution was aborted because nobody waits for it any more."""
+
+
+class Backend(Protocol):
+    """A loaded model. platform and name are what the protocol's metadata reports."""
+
+    name: str
+    platform: str
+    signature: Signature
+
+    def prepare(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Run:
+        """Return an execution over these inputs that yields the named outputs in order."""
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """intra_op_threads: threads inside one execution (1 is best for many callers)."""
+
+    intra_op_threads: int = 1
+
+
+class BackendLoader(Protocol):
+    """Opens an artifact. Raises Corrupt or Unsupported."""
+
+    def __call__(self, artifact: Path, options: BackendOptions) -> Backend: ...

@@ -1,0 +1,213 @@
+"""The engine: many loaded models in one process, loaded and unloaded while it serves.
+
+The gateway holds one for co-located models, each cloud and edge replica holds one, and the
+edge runtime holds one: what is true of one is true of all. It owns a thread pool as wide as
+the machine for computation; everything else runs on the event loop that made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from edge_runtime.backends.base import BackendLoader, BackendOptions
+from edge_runtime.backends.onnx import load_onnx
+from edge_runtime.engine.runner import ModelOptions, ModelRunner
+from edge_runtime.errors import InvalidInput, NotFound, Unavailable, Unsupported
+from edge_runtime.protocol.types import InferRequest, ModelStatistics, Tensor
+
+logger = logging.getLogger(__name__)
+
+LOADERS: Mapping[str, BackendLoader] = {"onnx": load_onnx, "onnx-int8": load_onnx}
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """threads: computations at once in this process (0: one per processor)."""
+
+    threads: int = 0
+    drain_s: float = 30.0
+    defaults: ModelOptions = field(default_factory=ModelOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """What to load: an artifact on disk and how to serve it."""
+
+    model: str
+    version: str
+    path: Path
+    format: str
+    options: ModelOptions
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """How busy a model is here: what a router needs to know.
+
+    wait_s: expected wait of a new request; service_s: expected work of one row.
+    """
+
+    queued: int
+    running: int
+    wait_s: float
+    service_s: float
+
+
+class Engine:
+    """Loaded models by (model, version). Use on one event loop; `close` at the end."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        loaders: Mapping[str, BackendLoader] = LOADERS,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._options = options
+        self._loaders = loaders
+        self._wall = wall
+        self._threads = options.threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
+        self._runners: dict[Key, ModelRunner] = {}
+        self._loading: dict[Key, asyncio.Task[ModelRunner]] = {}
+
+    @property
+    def loaded(self) -> tuple[Key, ...]:
+        return tuple(self._runners)
+
+    def runner(self, model: str, version: str) -> ModelRunner:
+        """Return a loaded model. Raises NotFound or, while it loads, Unavailable."""
+        found = self._runners.get((model, version))
+        if found is None:
+            if (model, version) in self._loading:
+                raise Unavailable(f"model '{model}' is still loading", retry_after_s=1.0)
+            raise NotFound(f"model '{model}' version '{version}' is not loaded here")
+        return found
+
+    async def load(self, source: ModelSource) -> None:
+        """Load and warm up a model; many callers of the same share one load.
+
+        Raises Corrupt, Unsupported. A version that is loaded stays as it is.
+        """
+        key = (source.model, source.version)
+        if key in self._runners:
+            return
+        task = self._loading.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._open(source))
+            self._loading[key] = task
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        await asyncio.shield(task)
+
+    async def unload(self, model: str, version: str) -> None:
+        """Stop serving a model, finish what it accepted, give its memory back."""
+        task = self._loading.get((model, version))
+        if task is not None:
+            await asyncio.wait((task,))
+        runner = self._runners.pop((model, version), None)
+        if runner is not None:
+            await runner.close(self._options.drain_s)
+            _trim_heap()
+
+    async def infer(
+        self, request: InferRequest, version: str, *, deadline: float, priority: int = 0
+    ) -> tuple[Tensor, ...]:
+        """Compute a request on a loaded version; see `ModelRunner.infer`."""
+        runner = self.runner(request.model, version)
+        return await runner.infer(request, deadline=deadline, priority=priority)
+
+    def statistics(self) -> Sequence[ModelStatistics]:
+        return [runner.stats.snapshot() for runner in self._runners.values()]
+
+    def load_report(self) -> Mapping[Key, LoadReport]:
+        """Return how busy each model is."""
+        return {key: _load(runner) for key, runner in self._runners.items()}
+
+    def load_of(self, key: Key) -> LoadReport | None:
+        """Return how busy one model is; None when it is not loaded."""
+        runner = self._runners.get(key)
+        return None if runner is None else _load(runner)
+
+    def runners(self) -> Sequence[ModelRunner]:
+        return tuple(self._runners.values())
+
+    async def close(self) -> None:
+        """Unload everything and end the threads."""
+        for task in list(self._loading.values()):
+            task.cancel()
+        for model, version in list(self._runners):
+            await self.unload(model, version)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _open(self, source: ModelSource) -> ModelRunner:
+        loader = self._loaders.get(source.format)
+        if loader is None:
+            raise Unsupported(
+                f"artifacts of format '{source.format}' cannot be run here",
+                hint="this engine runs " + ", ".join(self._loaders),
+            )
+        backend_options = BackendOptions(intra_op_threads=source.options.intra_op_threads)
+        loop = asyncio.get_running_loop()
+        backend = await loop.run_in_executor(self._pool, loader, source.path, backend_options)
+        runner = ModelRunner(
+            source.model,
+            source.version,
+            backend,
+            source.options,
+            self._pool,
+            self._threads,
+            self._wall,
+        )
+        await runner.warm_up()
+        self._runners[(source.model, source.version)] = runner
+        logger.info("loaded %s version %s from %s", source.model, source.version, source.path.name)
+        return runner
+
+
+def _load(runner: ModelRunner) -> LoadReport:
+    return LoadReport(
+        queued=runner.queued,
+        running=runner.running,
+        wait_s=runner.work_ahead_s / runner.workers,
+        service_s=runner.service.estimate(1),
+    )
+
+
+def model_options(defaults: ModelOptions, overrides: Mapping[str, object]) -> ModelOptions:
+    """Apply a model's own options to the defaults. Raises InvalidInput naming the option."""
+    known = {f.name: f.type for f in fields(ModelOptions)}
+    values: dict[str, float | int] = {}
+    for name, value in overrides.items():
+        if name not in known:
+            raise InvalidInput(
+                f"unknown serving option '{name}'", field=name, hint="use " + ", ".join(known)
+            )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or value < 0 or (known[name] == "int" and value != int(value)):  # type: ignore[operator,call-overload]
+            raise InvalidInput(f"serving option '{name}' must be a number, 0 or more", field=name)
+        values[name] = int(value) if known[name] == "int" else float(value)  # type: ignore[call-overload,arg-type]
+    merged = {f.name: values.get(f.name, getattr(defaults, f.name)) for f in fields(ModelOptions)}
+    if merged["max_batch_size"] < 1 or merged["max_queue"] < 1 or merged["intra_op_threads"] < 1:
+        raise InvalidInput("max_batch_size, max_queue and intra_op_threads must be 1 or more")
+    return ModelOptions(**merged)
+
+
+def _trim_heap() -> None:
+    """Give freed memory back to the system; glibc keeps it otherwise (docs/explanation)."""
+    if sys.platform != "linux":
+        return
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except AttributeError:  # not glibc
+        return
+    trim(0)

@@ -1,0 +1,135 @@
+"""A bounded queue ordered by priority, then deadline, then arrival.
+
+Requests that can be stacked into one batch share a bucket (same outputs, same datatypes, same
+shapes beyond the batch dimension). The head of the queue is the most urgent request of all
+buckets; a batch is that request and the most urgent of its bucket behind it. Earliest deadline
+first is optimal for meeting deadlines while they can all be met (Liu and Layland, 1973).
+
+Removal is lazy: a cancelled entry stays in its heap as a tombstone until it surfaces, or until
+tombstones outnumber the living.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Entry(Generic[T]):
+    """A place in the queue. rows: how much of a batch it takes up."""
+
+    __slots__ = ("bucket", "is_live", "item", "key", "rows")
+
+    def __init__(
+        self, item: T, bucket: Hashable, rows: int, key: tuple[int, float, int]
+    ) -> None:
+        self.item = item
+        self.bucket = bucket
+        self.rows = rows
+        self.key = key
+        self.is_live = True
+
+    def __lt__(self, other: Entry[T]) -> bool:
+        return self.key < other.key
+
+
+class RequestQueue(Generic[T]):
+    """Holds up to `capacity` entries; not thread-safe, one event loop owns it."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._heaps: dict[Hashable, list[Entry[T]]] = {}
+        self._live = 0
+        self._stored = 0
+        self._arrivals = 0
+
+    def __len__(self) -> int:
+        return self._live
+
+    @property
+    def is_full(self) -> bool:
+        return self._live >= self.capacity
+
+    def push(
+        self, item: T, *, bucket: Hashable, rows: int, priority: int, deadline: float
+    ) -> Entry[T]:
+        """Add an item; lower priority numbers go first. Raises IndexError when full."""
+        if self.is_full:
+            raise IndexError("the queue is full")
+        self._arrivals += 1
+        entry = Entry(item, bucket, rows, (priority, deadline, self._arrivals))
+        heapq.heappush(self._heaps.setdefault(bucket, []), entry)
+        self._live += 1
+        self._stored += 1
+        return entry
+
+    def remove(self, entry: Entry[T]) -> bool:
+        """Take an entry out wherever it is; False when it has left already."""
+        if not entry.is_live:
+            return False
+        entry.is_live = False
+        self._live -= 1
+        if self._stored - self._live > self._live + 64:
+            self._compact()
+        return True
+
+    def head(self) -> Entry[T] | None:
+        """Return the most urgent entry without taking it."""
+        best: Entry[T] | None = None
+        for bucket in list(self._heaps):
+            heap = self._heaps[bucket]
+            while heap and not heap[0].is_live:
+                heapq.heappop(heap)
+                self._stored -= 1
+            if not heap:
+                del self._heaps[bucket]
+            elif best is None or heap[0] < best:
+                best = heap[0]
+        return best
+
+    def rows_behind(self, head: Entry[T], limit: int) -> int:
+        """Count the rows that wait in the head's bucket, up to limit."""
+        rows = 0
+        for entry in self._heaps.get(head.bucket, ()):
+            if entry.is_live:
+                rows += entry.rows
+                if rows >= limit:
+                    break
+        return rows
+
+    def take_batch(self, max_rows: int) -> list[Entry[T]]:
+        """Take the head and what stacks onto it, at most max_rows (one entry may exceed it)."""
+        head = self.head()
+        if head is None:
+            return []
+        heap = self._heaps[head.bucket]
+        taken: list[Entry[T]] = []
+        rows = 0
+        while heap:
+            entry = heap[0]
+            if entry.is_live and taken and rows + entry.rows > max_rows:
+                break
+            heapq.heappop(heap)
+            self._stored -= 1
+            if not entry.is_live:
+                continue
+            entry.is_live = False
+            self._live -= 1
+            taken.append(entry)
+            rows += entry.rows
+        if not heap:
+            del self._heaps[head.bucket]
+        return taken
+
+    def _compact(self) -> None:
+        for bucket in list(self._heaps):
+            heap = [entry for entry in self._heaps[bucket] if entry.is_live]
+            if heap:
+                heapq.heapify(heap)
+                self._heaps[bucket] = heap
+            else:
+                del self._heaps[bucket]
+        self._stored = self._live

@@ -1,0 +1,415 @@
+"""One loaded model: admission, queue, batching, execution.
+
+Everything but the backend's computation happens on the event loop that owns the runner, so
+there are no locks. A request is fitted to the model, admitted or refused
+(`policies.admission`), and then either computed at once on the loop, when the model is known
+to take less than `INLINE_S` and nothing waits, or queued. Whenever a worker is free the most
+urgent request and whatever stacks onto it become a batch on the thread pool; batches form
+while workers are busy, and waiting for more is an option that is off by default, because it
+does not pay on processors (docs/adr).
+
+Deadlines: a request whose time is over is dropped at dequeue and its caller told; a caller
+that gives up frees its place, and a running batch that nobody waits for is aborted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+from edge_runtime.backends.base import Backend, Cancelled, Run
+from edge_runtime.engine.batch import Work, check, split, stack
+from edge_runtime.engine.queue import Entry, RequestQueue
+from edge_runtime.engine.stats import ModelStats, ServiceTimes
+from edge_runtime.engine.warmup import sample_work
+from edge_runtime.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    Overloaded,
+    PrimeSparkError,
+    Unavailable,
+)
+from edge_runtime.protocol.types import Array, InferRequest, Tensor
+from policies.admission import QueueState, Refused, admit
+
+logger = logging.getLogger(__name__)
+
+INLINE_S: Final = 0.0005  # a thread hop costs about 0.1 ms, a stalled loop everybody's time
+PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How a model is served.
+
+    max_batch_size: rows stacked into one run; max_delay_ms: how long an incomplete batch waits
+    for more; instances: runs at once, 0 to decide by the measured service time; max_queue:
+    requests that may wait; max_queue_wait_ms: expected wait above which requests are refused.
+    """
+
+    max_batch_size: int = 8
+    max_delay_ms: float = 0.0
+    instances: int = 0
+    max_queue: int = 256
+    max_queue_wait_ms: float = 1000.0
+    intra_op_threads: int = 1
+
+
+class _Job:
+    """A queued request; done when its future is."""
+
+    __slots__ = ("batch", "deadline", "future", "queued_at", "started_at", "work")
+
+    def __init__(self, work: Work, deadline: float, queued_at: float) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.queued_at = queued_at
+        self.started_at = queued_at
+        self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
+        self.batch: _Batch | None = None
+
+
+class _Batch:
+    """Jobs that run together; aborted once none of them is waited for."""
+
+    __slots__ = ("is_abandoned", "jobs", "run", "waiters")
+
+    def __init__(self, jobs: Sequence[_Job]) -> None:
+        self.jobs = jobs
+        self.waiters = len(jobs)
+        self.run: Run | None = None
+        self.is_abandoned = False
+
+    def leave(self) -> None:
+        self.waiters -= 1
+        if self.waiters == 0:
+            self.is_abandoned = True
+            if self.run is not None:
+                self.run.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+
+class ModelRunner:
+    """Serves one backend. Create and use on one event loop; `close` drains it."""
+
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        backend: Backend,
+        options: ModelOptions,
+        pool: Executor,
+        pool_size: int,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.backend = backend
+        self.options = options
+        self.stats = ModelStats(model, version)
+        self.service = ServiceTimes()
+        self._pool = pool
+        self._pool_size = pool_size
+        self._wall = wall
+        self._queue: RequestQueue[_Job] = RequestQueue(options.max_queue)
+        self._queued_rows = 0
+        self._running_rows = 0
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def workers(self) -> int:
+        """Runs that may go on at once."""
+        if self.options.instances:
+            return self.options.instances
+        return self._pool_size if self.service.estimate(1) >= PARALLEL_S else 1
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        return self._running
+
+    @property
+    def work_ahead_s(self) -> float:
+        """Seconds of work queued, plus half of what is running."""
+        return (self._queued_rows + 0.5 * self._running_rows) * self.service.row_s
+
+    async def infer(
+        self, request: InferRequest, *, deadline: float, priority: int = 0
+    ) -> tuple[Tensor, ...]:
+        """Compute one request. deadline: on the loop's clock.
+
+        Raises InvalidInput, Overloaded, DeadlineExceeded or Unavailable (model unloading).
+        """
+        try:
+            return await self._infer(request, deadline, priority)
+        except DeadlineExceeded:
+            self.stats.expired += 1
+            raise
+
+    async def _infer(
+        self, request: InferRequest, deadline: float, priority: int
+    ) -> tuple[Tensor, ...]:
+        now = asyncio.get_running_loop().time()
+        if self._is_closing:
+            raise Unavailable(f"model '{self.model}' is being unloaded", retry_after_s=1.0)
+        names = tuple(output.name for output in request.outputs)
+        work = check(self.backend.signature, request.inputs, names)
+        is_idle = self._running == 0 and not self._queue
+        self._admit(work, deadline - now, is_idle)
+        expected_s = self.service.estimate(work.rows)
+        if is_idle and 0.0 < expected_s < INLINE_S and not self.options.max_delay_ms:
+            arrays = self._compute_inline(work, now)
+        else:
+            arrays = await self._compute_queued(work, deadline, priority, now)
+        datatypes = {spec.name: spec.datatype for spec in self.backend.signature.outputs}
+        return tuple(
+            Tensor(name, datatypes[name], array)
+            for name, array in zip(work.outputs, arrays, strict=True)
+        )
+
+    async def warm_up(self) -> None:
+        """Run zeros through the model so that service times are known and caches are warm.
+
+        A model that refuses them (a free dimension that may not be 1) simply starts cold.
+        """
+        loop = asyncio.get_running_loop()
+        for rows in (1, 1, 1, self.options.max_batch_size):
+            work = sample_work(self.backend.signature, rows)
+            if work is None:
+                return
+            batch = _Batch([])
+            try:
+                _, timing = await loop.run_in_executor(self._pool, self._execute, batch, [work])
+            except InvalidInput as error:
+                logger.debug("no warm-up for %s: %s", self.model, error)
+                return
+            self.service.saw(work.rows, timing.infer_ns / 1e9)
+            if rows == 1 and self.service.estimate(1) * self.options.max_batch_size > 0.5:
+                return
+
+    async def close(self, drain_s: float) -> None:
+        """Refuse new requests, finish the accepted ones within drain_s, free the model."""
+        self._is_closing = True
+        try:
+            async with asyncio.timeout(drain_s):
+                while self._queue or self._running:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            gone = Unavailable(f"model '{self.model}' was unloaded", retry_after_s=1.0)
+            while batch := self._queue.take_batch(self.options.max_queue):
+                for entry in batch:
+                    self._settle(entry.item, error=gone)
+            for task in list(self._tasks):
+                task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.backend.close()
+
+    def _admit(self, work: Work, slack_s: float, is_idle: bool) -> None:
+        if slack_s <= 0:
+            raise self._late()
+        state = QueueState(
+            len(self._queue), self.options.max_queue, self.work_ahead_s, self.workers
+        )
+        service_s = 0.0 if is_idle else self.service.estimate(work.rows)
+        verdict = admit(state, service_s, slack_s, self.options.max_queue_wait_ms / 1e3)
+        if isinstance(verdict, Refused):
+            self.stats.rejected += 1
+            raise Overloaded(
+                f"model '{self.model}' has more work than it can finish in time "
+                f"({verdict.reason}: {len(self._queue)} requests wait)",
+                retry_after_s=verdict.retry_after_s,
+                details={"reason": verdict.reason},
+            )
+
+    def _compute_inline(self, work: Work, started_at: float) -> list[Array]:
+        began = time.perf_counter_ns()
+        try:
+            arrays = self.backend.prepare(work.inputs, work.outputs).execute()
+        except PrimeSparkError:
+            self.stats.fail.add(time.perf_counter_ns() - began)
+            raise
+        infer_ns = time.perf_counter_ns() - began
+        self.service.saw(work.rows, infer_ns / 1e9)
+        self.stats.executed(work.rows, 0, infer_ns, 0)
+        total_s = asyncio.get_running_loop().time() - started_at
+        self.stats.succeeded(total_s, 0.0, int(self._wall() * 1e3))
+        return arrays
+
+    async def _compute_queued(
+        self, work: Work, deadline: float, priority: int, now: float
+    ) -> list[Array]:
+        job = _Job(work, deadline, now)
+        # A request that cannot be stacked is alone in its bucket.
+        bucket = work.bucket if work.bucket is not None else job
+        entry = self._queue.push(
+            job, bucket=bucket, rows=work.rows, priority=priority, deadline=deadline
+        )
+        self._queued_rows += work.rows
+        self._pump()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await job.future
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            if not job.future.done() or job.future.cancelled():
+                self._abandon(job)
+                if self._queue.remove(entry):
+                    self._queued_rows -= work.rows
+                    self._check_idle()
+
+    def _abandon(self, job: _Job) -> None:
+        waited_s = asyncio.get_running_loop().time() - job.queued_at
+        self.stats.cancel.add(int(waited_s * 1e9))
+        job.future.cancel()
+        if job.batch is not None:
+            job.batch.leave()
+
+    def _pump(self) -> None:
+        """Start batches while workers are free and the queue holds something ready."""
+        loop = asyncio.get_running_loop()
+        while self._running < self.workers:
+            head = self._queue.head()
+            if head is None:
+                return
+            now = loop.time()
+            if head.item.deadline <= now:
+                self._queue.remove(head)
+                self._queued_rows -= head.rows
+                self._settle(head.item, error=self._late())
+                continue
+            ready_at = head.item.queued_at + self.options.max_delay_ms / 1e3
+            if now < ready_at and not self._has_full_batch(head):
+                self._wake_at(ready_at)
+                return
+            entries = self._queue.take_batch(self.options.max_batch_size)
+            self._queued_rows -= sum(entry.rows for entry in entries)
+            self._start([entry.item for entry in entries], now)
+
+    def _has_full_batch(self, head: Entry[_Job]) -> bool:
+        wanted = self.options.max_batch_size
+        return head.item.work.bucket is None or self._queue.rows_behind(head, wanted) >= wanted
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._pump)
+
+    def _start(self, jobs: Sequence[_Job], now: float) -> None:
+        batch = _Batch(jobs)
+        for job in jobs:
+            job.batch = batch
+            job.started_at = now
+        self._running += 1
+        self._running_rows += sum(job.work.rows for job in jobs)
+        task = asyncio.get_running_loop().create_task(self._run(batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, batch: _Batch) -> None:
+        rows = sum(job.work.rows for job in batch.jobs)
+        try:
+            await self._compute_batch(batch)
+        finally:
+            self._running -= 1
+            self._running_rows -= rows
+            self._pump()
+            self._check_idle()
+
+    async def _compute_batch(self, batch: _Batch) -> None:
+        loop = asyncio.get_running_loop()
+        works = [job.work for job in batch.jobs]
+        try:
+            parts, timing = await loop.run_in_executor(self._pool, self._execute, batch, works)
+        except Cancelled:
+            return
+        except (PrimeSparkError, ValueError) as error:
+            if len(batch.jobs) == 1:
+                self._settle(batch.jobs[0], error=error)
+                return
+            # One bad request must not fail its neighbours: run each alone.
+            for job in batch.jobs:
+                if not job.future.done():
+                    alone = _Batch([job])
+                    job.batch = alone
+                    await self._compute_batch(alone)
+            return
+        except asyncio.CancelledError:
+            for job in batch.jobs:
+                self._settle(job, error=Unavailable(f"model '{self.model}' was unloaded"))
+            raise
+        except Exception as error:
+            for job in batch.jobs:
+                self._settle(job, error=error)
+            return
+        rows = sum(work.rows for work in works)
+        self.service.saw(rows, timing.infer_ns / 1e9)
+        self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
+        for job, arrays in zip(batch.jobs, parts, strict=True):
+            self._settle(job, arrays=arrays)
+
+    def _execute(
+        self, batch: _Batch, works: Sequence[Work]
+    ) -> tuple[list[list[Array]], _Timing]:
+        """Stack, compute and cut; runs on a pool thread."""
+        if batch.is_abandoned:
+            raise Cancelled
+        begin = time.perf_counter_ns()
+        run = self.backend.prepare(stack(works), works[0].outputs)
+        batch.run = run
+        if batch.is_abandoned:
+            raise Cancelled
+        stacked = time.perf_counter_ns()
+        arrays = run.execute()
+        computed = time.perf_counter_ns()
+        parts = split(arrays, works)
+        done = time.perf_counter_ns()
+        return parts, _Timing(stacked - begin, computed - stacked, done - computed)
+
+    def _settle(
+        self,
+        job: _Job,
+        *,
+        arrays: list[Array] | None = None,
+        error: Exception | None = None,
+    ) -> None:
+        if job.future.done():
+            return
+        now = asyncio.get_running_loop().time()
+        if error is not None:
+            self.stats.fail.add(int((now - job.queued_at) * 1e9))
+            job.future.set_exception(error)
+        elif arrays is not None:
+            queued_s = job.started_at - job.queued_at
+            self.stats.succeeded(now - job.queued_at, queued_s, int(self._wall() * 1e3))
+            job.future.set_result(arrays)
+
+    def _check_idle(self) -> None:
+        if not self._queue and not self._running:
+            self._idle.set()
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the deadline passed before model '{self.model}' could answer", field="timeout"
+        )

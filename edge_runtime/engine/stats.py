@@ -1,0 +1,128 @@
+"""What an engine remembers of a model's requests: counters, a latency histogram, service times.
+
+Plain additions on the event loop; nothing here is on a lock. `ServiceTimes` learns how long a
+batch takes by its size, which admission, routing and the inline decision read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from edge_runtime.protocol.types import BatchStat, DurationStat, ModelStatistics
+
+LATENCY_BUCKETS_S = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_SMOOTHING = 0.2
+
+
+@dataclass(slots=True)
+class _Duration:
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int, count: int = 1) -> None:
+        self.count += count
+        self.ns += ns
+
+    def freeze(self) -> DurationStat:
+        return DurationStat(self.count, self.ns)
+
+
+class ModelStats:
+    """Counters of one loaded model version, since it was loaded."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self.model = model
+        self.version = version
+        self.last_inference_ms = 0
+        self.inference_count = 0
+        self.execution_count = 0
+        self.rejected = 0
+        self.expired = 0
+        self.success = _Duration()
+        self.fail = _Duration()
+        self.queue = _Duration()
+        self.compute_input = _Duration()
+        self.compute_infer = _Duration()
+        self.compute_output = _Duration()
+        self.cancel = _Duration()
+        self._batches: dict[int, tuple[_Duration, _Duration, _Duration]] = {}
+        self.latency_counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
+        self.latency_sum_s = 0.0
+
+    def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Record one run of the backend over `rows` rows."""
+        self.inference_count += rows
+        self.execution_count += 1
+        self.compute_input.add(input_ns)
+        self.compute_infer.add(infer_ns)
+        self.compute_output.add(output_ns)
+        parts = self._batches.get(rows)
+        if parts is None:
+            parts = self._batches[rows] = (_Duration(), _Duration(), _Duration())
+        for part, ns in zip(parts, (input_ns, infer_ns, output_ns), strict=True):
+            part.add(ns)
+
+    def succeeded(self, total_s: float, queued_s: float, unix_ms: int) -> None:
+        """Record an answered request."""
+        self.success.add(int(total_s * 1e9))
+        self.queue.add(int(queued_s * 1e9))
+        self.last_inference_ms = unix_ms
+        self.latency_counts[bisect_left(LATENCY_BUCKETS_S, total_s)] += 1
+        self.latency_sum_s += total_s
+
+    def snapshot(self) -> ModelStatistics:
+        """Return the counters as an immutable value."""
+        return ModelStatistics(
+            name=self.model,
+            version=self.version,
+            last_inference_ms=self.last_inference_ms,
+            inference_count=self.inference_count,
+            execution_count=self.execution_count,
+            success=self.success.freeze(),
+            fail=self.fail.freeze(),
+            queue=self.queue.freeze(),
+            compute_input=self.compute_input.freeze(),
+            compute_infer=self.compute_infer.freeze(),
+            compute_output=self.compute_output.freeze(),
+            cancel=self.cancel.freeze(),
+            rejected=self.rejected,
+            batches=tuple(
+                BatchStat(rows, parts[0].freeze(), parts[1].freeze(), parts[2].freeze())
+                for rows, parts in sorted(self._batches.items())
+            ),
+        )
+
+
+class ServiceTimes:
+    """Expected seconds of a batch by its rows, learned from the runs seen.
+
+    Sizes are kept in powers of two; each holds an exponentially weighted mean. A size not seen
+    yet is judged by the nearest size that was: as long as a smaller one, as long as its share
+    of a larger one.
+    """
+
+    def __init__(self) -> None:
+        self._mean_s: dict[int, float] = {}
+        self.row_s = 0.0
+
+    def saw(self, rows: int, seconds: float) -> None:
+        """Learn from one run."""
+        size = rows.bit_length()
+        seen = self._mean_s.get(size)
+        self._mean_s[size] = seconds if seen is None else seen + _SMOOTHING * (seconds - seen)
+        per_row = seconds / rows
+        self.row_s = per_row if not self.row_s else self.row_s + _SMOOTHING * (per_row - self.row_s)
+
+    def estimate(self, rows: int) -> float:
+        """Return expected seconds for a batch of rows; 0 when nothing was seen yet."""
+        size = rows.bit_length()
+        seen = self._mean_s.get(size)
+        if seen is not None:
+            return seen
+        if not self._mean_s:
+            return 0.0
+        nearest = min(self._mean_s, key=lambda other: abs(other - size))
+        return self._mean_s[nearest] * float(max(1.0, 2.0 ** (size - nearest)))

@@ -1,0 +1,57 @@
+"""From what a caller says about a call to the `CallContext` that travels with it.
+
+Shared by REST (headers) and gRPC (metadata), so that both mean the same by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from edge_runtime.auth import Principal
+from edge_runtime.errors import InvalidInput
+from edge_runtime.protocol.service import CallContext, Limits
+from edge_runtime.protocol.types import Parameters
+
+TIMEOUT_HEADER = "prime-spark-timeout-ms"
+SITE_HEADER = "prime-spark-site"
+TIER_HEADER = "prime-spark-tier"
+TIERS = ("edge", "cloud", "colocated")
+
+
+def call_context(
+    principal: Principal,
+    limits: Limits,
+    parameters: Parameters,
+    *,
+    timeout_s: float | None,
+    site: str | None,
+    tier: str | None,
+    protocol: str,
+) -> CallContext:
+    """Settle deadline, priority and preferences of a call; shared by REST and gRPC.
+
+    timeout_s wins over the parameter `timeout` (microseconds, Triton's scheduling policy
+    extension), which wins over the configured default; all are cut at the configured maximum.
+    Raises InvalidInput naming the parameter or header.
+    """
+    if timeout_s is None and "timeout" in parameters:
+        timeout_us = parameters["timeout"]
+        if type(timeout_us) is not int or timeout_us < 0:
+            raise InvalidInput("timeout must be a whole number of microseconds", field="timeout")
+        timeout_s = timeout_us / 1e6 if timeout_us else None
+    priority = parameters.get("priority", 0)
+    if type(priority) is not int or not 0 <= priority < 2**32:
+        raise InvalidInput("priority must be a whole number, 0 or more", field="priority")
+    if tier is not None and tier not in TIERS:
+        raise InvalidInput(f"tier must be one of {', '.join(TIERS)}", field=TIER_HEADER)
+    if site is not None and not (0 < len(site) <= 64 and site.isascii() and site.isprintable()):
+        raise InvalidInput("site must be 1 to 64 printable characters", field=SITE_HEADER)
+    chosen = limits.default_timeout_s if timeout_s is None else timeout_s
+    return CallContext(
+        principal=principal,
+        deadline=asyncio.get_running_loop().time() + min(chosen, limits.max_timeout_s),
+        priority=priority,
+        origin_site=site,
+        tier=tier,
+        protocol=protocol,
+    )

@@ -1,0 +1,126 @@
+"""What stands behind the protocol servers: one interface for the gateway and the edge runtime.
+
+`rest.py` and `grpc_service.py` know nothing of models, routing or Ray; they decode, check
+limits and credentials, call an `InferenceService`, and encode. Both are tested by one
+conformance suite over every implementation of this interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_runtime.auth import Principal
+from edge_runtime.protocol.types import (
+    InferRequest,
+    InferResponse,
+    ModelConfig,
+    ModelMetadata,
+    ModelStatistics,
+    ParameterValue,
+    RepositoryEntry,
+    ServerMetadata,
+)
+
+SERVER_EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "statistics",
+    "binary_tensor_data",
+    "parameters",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that hold before anything is allocated for a request.
+
+    max_body_bytes: of a request as sent and as decompressed; max_json_bytes: of its JSON part
+    (a parsed JSON number takes some 20 times its text); max_inflight_bytes: of all requests
+    being read or served at once in this process; timeouts in seconds.
+    """
+
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_json_bytes: int = 8 * 1024 * 1024
+    max_inflight_bytes: int = 512 * 1024 * 1024
+    max_tensors: int = 64
+    default_timeout_s: float = 30.0
+    max_timeout_s: float = 300.0
+    body_timeout_s: float = 30.0
+    allow_non_finite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Everything about a call that is not the request itself.
+
+    deadline: on the clock of `asyncio` (monotonic seconds); priority: lower runs sooner,
+    0 when unset; origin_site: where the caller is, if it said so; tier: `edge`, `cloud` or
+    `colocated` when the caller insists, else None.
+    """
+
+    principal: Principal
+    deadline: float
+    priority: int = 0
+    origin_site: str | None = None
+    tier: str | None = None
+    protocol: str = "http"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferResult:
+    """An answer and where it came from (target name and stable reason code)."""
+
+    response: InferResponse
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """status: ready, degraded (still answers) or unready; reasons are short sentences."""
+
+    status: str
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status in ("ready", "degraded")
+
+
+class InferenceService(Protocol):
+    """The model server behind the protocol. Methods raise errors of `edge_runtime.errors`.
+
+    version None means that the server picks. `infer` may be cancelled at any await and then
+    frees whatever it held.
+    """
+
+    def health(self) -> Health: ...
+
+    def server_metadata(self) -> ServerMetadata: ...
+
+    def is_model_ready(self, model: str, version: str | None) -> bool: ...
+
+    def model_metadata(self, model: str, version: str | None) -> ModelMetadata: ...
+
+    def model_config(self, model: str, version: str | None) -> ModelConfig: ...
+
+    async def model_statistics(
+        self, model: str | None, version: str | None
+    ) -> Sequence[ModelStatistics]: ...
+
+    def repository_index(self, *, ready_only: bool) -> Sequence[RepositoryEntry]: ...
+
+    async def load_model(
+        self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext
+    ) -> None: ...
+
+    async def unload_model(
+        self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext
+    ) -> None: ...
+
+    async def infer(self, request: InferRequest, context: CallContext) -> InferResult: ...

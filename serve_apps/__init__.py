@@ -1,0 +1,1 @@
+"""Ray Serve applications: the gateway and the inference deployments behind it."""

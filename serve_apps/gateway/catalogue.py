@@ -1,0 +1,132 @@
+"""What the gateway knows of models: a snapshot of the registry that requests read for free.
+
+A background task refreshes it; a request resolves its model and version against an immutable
+snapshot, so no request waits for the registry, and the gateway goes on when the registry
+cannot be read. Without a version, the alias `production` decides, else the newest version
+being served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from cluster.registry.interface import Registry
+from cluster.registry.types import PRODUCTION, ModelVersion, ServingEntry
+from edge_runtime.engine import ModelOptions, model_options
+from edge_runtime.errors import NotFound, PrimeSparkError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+POLL_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A version that ought to run: what it is, where, and with which options."""
+
+    version: ModelVersion
+    entry: ServingEntry
+    options: ModelOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent reading. served: by model, versions in order of registration."""
+
+    generation: int = -1
+    served: Mapping[str, tuple[ServedModel, ...]] = field(default_factory=dict)
+    production: Mapping[str, str] = field(default_factory=dict)
+    registered: Mapping[str, tuple[ModelVersion, ...]] = field(default_factory=dict)
+
+    def resolve(self, model: str, version: str | None) -> ServedModel:
+        """Return the version a request means. Raises NotFound, or Unavailable if it is not served."""
+        served = self.served.get(model, ())
+        wanted = version or self.production.get(model)
+        if wanted is None and served:
+            return served[-1]
+        for candidate in served:
+            if candidate.version.version == wanted:
+                return candidate
+        known = [found.version for found in self.registered.get(model, ())]
+        if not known:
+            raise NotFound(
+                f"there is no model '{model[:128]}'",
+                field="model",
+                hint="`prime-spark model list` shows the models there are",
+            )
+        if version is not None and version not in known:
+            raise NotFound(
+                f"model '{model}' has no version '{version[:64]}'",
+                field="version",
+                hint="it has " + ", ".join(known[-8:]),
+            )
+        raise Unavailable(
+            f"model '{model}' version '{wanted or known[-1]}' is not being served",
+            hint=f"serve it with `prime-spark model serve {model}@{wanted or known[-1]}`",
+            retry_after_s=5.0,
+        )
+
+
+class Catalogue:
+    """Keeps the current snapshot; `run` polls for ever, `refresh` reads once."""
+
+    def __init__(self, registry: Registry, defaults: ModelOptions) -> None:
+        self._registry = registry
+        self.defaults = defaults
+        self.snapshot = Snapshot()
+        self.problem: str | None = None
+
+    async def run(self) -> None:
+        """Refresh until cancelled; the last good snapshot stays while reading fails."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(POLL_S)
+
+    async def refresh(self) -> None:
+        """Read the registry once, off the event loop."""
+        try:
+            self.snapshot = await asyncio.to_thread(self._read)
+            self.problem = None
+        except PrimeSparkError as error:
+            if self.problem is None:
+                logger.error("the registry cannot be read: %s", error)
+            self.problem = error.message
+
+    def _read(self) -> Snapshot:
+        generation, entries = self._registry.serving()
+        models = self._registry.models()
+        production = {
+            model: aliased
+            for model in models
+            if (aliased := self._registry.aliases(model).get(PRODUCTION)) is not None
+        }
+        before = self.snapshot
+        if generation == before.generation and set(models) == set(before.registered):
+            registered = before.registered
+            if production == before.production:
+                return before
+        else:
+            registered = {model: self._registry.versions(model) for model in models}
+        by_key = {(v.model, v.version): v for found in registered.values() for v in found}
+        served: dict[str, list[ServedModel]] = {}
+        for entry in entries:
+            version = by_key.get((entry.model, entry.version))
+            if version is not None:
+                served.setdefault(entry.model, []).append(self._served(version, entry))
+        for model, found in served.items():
+            order = [v.version for v in registered[model]]
+            found.sort(key=lambda s: order.index(s.version.version))
+        frozen = {model: tuple(found) for model, found in served.items()}
+        return Snapshot(generation, frozen, production, registered)
+
+    def _served(self, version: ModelVersion, entry: ServingEntry) -> ServedModel:
+        try:
+            options = model_options(self.defaults, entry.options)
+        except PrimeSparkError as error:
+            logger.error("%s:%s: %s", entry.model, entry.version, error)
+            options = self.defaults
+        return ServedModel(version, entry, options)

@@ -1,0 +1,86 @@
+"""The decision log: why each of the last requests ran where it ran.
+
+Bounded by count; the oldest go first and are counted. Reading it needs the scope
+`metrics:read`, because model and site names are in it, but no tensors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edge_runtime.errors import InvalidInput
+from policies.routing import Verdict
+
+CAPACITY: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """One request: what was chosen and why. at: unix seconds; outcome: `ok` or an error code."""
+
+    at: float
+    request_id: str
+    model: str
+    version: str
+    target: str
+    reason: str
+    attempt: int
+    expected_s: float
+    taken_s: float
+    outcome: str
+    verdicts: tuple[Verdict, ...]
+
+
+class DecisionLog:
+    """The last `capacity` records, and counts over all of them."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._records: deque[DecisionRecord] = deque(maxlen=capacity)
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.taken_s: Counter[tuple[str, str, str]] = Counter()
+        self.total = 0
+
+    def add(self, record: DecisionRecord) -> None:
+        key = (record.target, record.reason, record.outcome)
+        self.counts[key] += 1
+        self.taken_s[key] += record.taken_s  # type: ignore[assignment]
+        self.total += 1
+        self._records.append(record)
+
+    def read(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Return the newest records first, as JSON values. query: `limit` (1 to capacity)."""
+        limit = query.get("limit", "100")
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 8 and int(limit) > 0):
+            raise InvalidInput("limit must be a positive whole number", field="limit")
+        newest = list(self._records)[: -int(limit) - 1 : -1]
+        return {
+            "total": self.total,
+            "dropped": self.total - len(self._records),
+            "decisions": [_document(record) for record in newest],
+        }
+
+
+def _document(record: DecisionRecord) -> dict[str, Any]:
+    return {
+        "at": record.at,
+        "id": record.request_id,
+        "model": record.model,
+        "version": record.version,
+        "target": record.target,
+        "reason": record.reason,
+        "attempt": record.attempt,
+        "expected_ms": round(record.expected_s * 1e3, 3),
+        "taken_ms": round(record.taken_s * 1e3, 3),
+        "outcome": record.outcome,
+        "considered": [
+            {
+                "target": verdict.target,
+                "expected_ms": round(verdict.expected_s * 1e3, 3),
+                "ruled_out": verdict.ruled_out,
+            }
+            for verdict in record.verdicts
+        ],
+    }

@@ -1,0 +1,161 @@
+"""Send a request where routing says, and once more elsewhere if that place goes away.
+
+Inference is idempotent here (the protocol's models keep no state between requests), so a
+request whose target is lost, or which its target refuses for load, is repeated once on another
+target while its deadline allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edge_runtime.errors import (
+    DeadlineExceeded,
+    NotFound,
+    Overloaded,
+    PrimeSparkError,
+    Unavailable,
+)
+from edge_runtime.protocol.service import CallContext
+from edge_runtime.protocol.types import InferRequest, Tensor
+from policies.routing import Decision, NoTarget, Request, choose
+from serve_apps.gateway.decisions import DecisionLog, DecisionRecord
+from serve_apps.gateway.targets import TargetLost, TargetTable
+
+ATTEMPTS: Final = 2
+FAILOVER: Final = "failover"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dispatched:
+    """Outputs, and where they came from."""
+
+    outputs: tuple[Tensor, ...]
+    target: str
+    reason: str
+
+
+class Dispatcher:
+    """Routes requests over a target table; wall: unix seconds, for the log only."""
+
+    def __init__(
+        self, targets: TargetTable, log: DecisionLog, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._targets = targets
+        self._log = log
+        self._wall = wall
+
+    async def infer(
+        self,
+        request: InferRequest,
+        version: str,
+        placements: frozenset[str],
+        context: CallContext,
+    ) -> Dispatched:
+        """Run a request somewhere.
+
+        Raises DeadlineExceeded, Unavailable (no target), Overloaded (every target refuses), or
+        what the model refused with.
+        """
+        loop = asyncio.get_running_loop()
+        tried: set[str] = set()
+        failed: PrimeSparkError | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            began = loop.time()
+            decision = self._choose(request, version, placements, context, frozenset(tried), began)
+            if isinstance(decision, NoTarget):
+                raise failed or _no_target(request.model, decision)
+            reason = decision.reason if attempt == 1 else FAILOVER
+            outcome = "cancelled"
+            try:
+                outputs = await self._call(decision.target, request, version, context)
+                outcome = "ok"
+                return Dispatched(outputs, decision.target, reason)
+            except (TargetLost, Overloaded, NotFound) as error:
+                # NotFound: the model was unloaded there between the decision and the call.
+                outcome = error.code
+                failed = failed or error
+                tried.add(decision.target)
+            except PrimeSparkError as error:
+                outcome = error.code
+                raise
+            finally:
+                taken_s = loop.time() - began
+                self._record(request, version, decision, reason, attempt, taken_s, outcome)
+        raise failed or Unavailable(f"model '{request.model}' could not be reached")
+
+    def _choose(
+        self,
+        request: InferRequest,
+        version: str,
+        placements: frozenset[str],
+        context: CallContext,
+        tried: frozenset[str],
+        now: float,
+    ) -> Decision | NoTarget:
+        if context.deadline <= now:
+            raise _late(request.model)
+        wanted = Request(
+            slack_s=context.deadline - now,
+            tier=context.tier,
+            origin_site=context.origin_site,
+            excluded=tried,
+        )
+        return choose(wanted, self._targets.views((request.model, version), placements))
+
+    async def _call(
+        self, name: str, request: InferRequest, version: str, context: CallContext
+    ) -> tuple[Tensor, ...]:
+        target = self._targets[name]
+        try:
+            async with asyncio.timeout_at(context.deadline):
+                return await target.infer(
+                    request, version, deadline=context.deadline, priority=context.priority
+                )
+        except TimeoutError:
+            raise _late(request.model) from None
+
+    def _record(
+        self,
+        request: InferRequest,
+        version: str,
+        decision: Decision,
+        reason: str,
+        attempt: int,
+        taken_s: float,
+        outcome: str,
+    ) -> None:
+        self._log.add(
+            DecisionRecord(
+                at=self._wall(),
+                request_id=request.id,
+                model=request.model,
+                version=version,
+                target=decision.target,
+                reason=reason,
+                attempt=attempt,
+                expected_s=decision.expected_s,
+                taken_s=taken_s,
+                outcome=outcome,
+                verdicts=decision.verdicts,
+            )
+        )
+
+
+def _late(model: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the deadline passed before model '{model}' could answer", field="timeout"
+    )
+
+
+def _no_target(model: str, decision: NoTarget) -> Unavailable:
+    found = ", ".join(f"{v.target}: {v.ruled_out}" for v in decision.verdicts) or "none placed"
+    return Unavailable(
+        f"no target can serve model '{model}' now ({found})",
+        hint="`prime-spark status` shows the targets",
+        retry_after_s=1.0,
+    )

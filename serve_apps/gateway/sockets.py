@@ -1,0 +1,118 @@
+"""A gateway replica's place behind the front door: a numbered slot with two Unix sockets.
+
+The front door knows a fixed list of slots; a replica owns the first one whose lock file it can
+lock. The kernel drops the lock when the process ends in whatever way, so a replica that was
+killed leaves its slot to the next one, and the front door's health checks see the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from cluster.home import Home
+from edge_runtime.errors import Conflict
+
+BACKLOG: Final = 1024
+KEEP_ALIVE_S: Final = 75
+STOP_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An owned slot; the lock is held while `lock_fd` is open."""
+
+    number: int
+    http_path: str
+    grpc_path: str
+    lock_fd: int
+
+    def release(self) -> None:
+        """Remove the sockets, then let the slot go."""
+        for path in (self.http_path, self.grpc_path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        os.close(self.lock_fd)
+
+
+def claim_slot(home: Home, slots: int) -> Slot:
+    """Own the first free slot. Raises Conflict when all are taken."""
+    for number in range(slots):
+        lock_fd = os.open(home.gateway_lock(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock_fd)
+            continue
+        paths = (home.gateway_http_socket(number), home.gateway_grpc_socket(number))
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return Slot(number, str(paths[0]), str(paths[1]), lock_fd)
+    raise Conflict(
+        f"all {slots} gateway slots are taken", hint="raise the setting gateway.max_replicas"
+    )
+
+
+class HttpServer:
+    """uvicorn on a Unix socket, inside somebody else's event loop."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o077)
+        try:
+            self._socket.bind(path)
+        finally:
+            os.umask(before)
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(STOP_S),
+        )
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Accept connections; returns when the socket listens."""
+        self._task = asyncio.get_running_loop().create_task(
+            self._server.serve(sockets=[self._socket])
+        )
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0.01)
+        if self._task.done():
+            self._task.result()
+
+    async def stop(self) -> None:
+        """Stop accepting, finish what was accepted."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait((self._task,), timeout=STOP_S + 1.0)
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the process it lives in."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,276 @@
+"""The places that can serve, and what the gateway knows of each.
+
+A background task probes every target; each reply to a request carries its load too, so under
+traffic the table is as fresh as the traffic. A target is down when a probe fails, or when it
+has answered nothing for `SILENCE_S`; whoever waits on it is told at once, so that a request
+can go elsewhere within its deadline. The request path only reads plain values on its own
+event loop: no locks, no I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
+
+from edge_runtime.engine import Engine, LoadReport
+from edge_runtime.errors import PrimeSparkError, Unavailable
+from edge_runtime.protocol.types import InferRequest, ModelStatistics, Tensor
+from policies.routing import Target
+from serve_apps.model_sync import ModelSync
+from serve_apps.wire import (
+    Call,
+    ReplicaReport,
+    Reply,
+    decode_reply,
+    encode_call,
+    reported_load,
+)
+
+logger = logging.getLogger(__name__)
+
+PROBE_EVERY_S: Final = 0.4
+SILENCE_S: Final = 1.2
+STRIKES: Final = 2  # calls failed in a row that mark a target down before a probe does
+_RTT_SMOOTHING: Final = 0.1
+
+Key = tuple[str, str]
+
+
+class TargetLost(Unavailable):
+    """The target went away before it answered; the request may be repeated elsewhere."""
+
+    code = "target_lost"
+
+
+class Backing(Protocol):
+    """How a target is reached. Both raise anything on failure of the way there."""
+
+    async def call(self, call: Call) -> Reply: ...
+
+    async def probe(self) -> Sequence[ReplicaReport]: ...
+
+
+class RemoteTarget:
+    """An inference application (a tier at a site) behind a backing that can fail."""
+
+    def __init__(
+        self, name: str, tier: str, site: str, backing: Backing, clock: Callable[[], float]
+    ) -> None:
+        self.name = name
+        self.tier = tier
+        self.site = site
+        self._backing = backing
+        self._clock = clock
+        self._loads: dict[Key, tuple[LoadReport, float]] = {}
+        self._heard_at = -float("inf")
+        self._rtt_s = 0.0
+        self._outstanding: dict[Key, int] = {}
+        self._waiting: set[asyncio.Future[Reply]] = set()
+        self._strikes = 0
+        self.is_up = False
+        self.problem = "not heard of yet"
+        self.reports: Sequence[ReplicaReport] = ()
+
+    def view(self, key: Key) -> Target:
+        """Return what routing should know of this target for one model version."""
+        load, at = self._loads.get(key, (None, 0.0))
+        return Target(
+            name=self.name,
+            tier=self.tier,
+            site=self.site,
+            is_up=self.is_up,
+            has_model=load is not None,
+            rtt_s=self._rtt_s,
+            wait_s=load.wait_s if load else 0.0,
+            service_s=load.service_s if load else 0.0,
+            report_age_s=self._clock() - at if load else 0.0,
+            outstanding=self._outstanding.get(key, 0),
+        )
+
+    async def infer(
+        self, request: InferRequest, version: str, *, deadline: float, priority: int
+    ) -> tuple[Tensor, ...]:
+        """Send a request. Raises TargetLost when the way fails, or what the replica refused with."""
+        key = (request.model, version)
+        began = self._clock()
+        call = encode_call(request, version, deadline - began, priority)
+        self._outstanding[key] = self._outstanding.get(key, 0) + 1
+        try:
+            reply = await self._await_reply(self._backing.call(call))
+        finally:
+            self._outstanding[key] -= 1
+        now = self._clock()
+        self._heard_at = now
+        self._strikes = 0
+        self._rtt_s += _RTT_SMOOTHING * (now - began - reply.taken_s - self._rtt_s)
+        load = reported_load(reply)
+        if load is not None:
+            self._loads[key] = (load, now)
+        return decode_reply(reply)
+
+    async def probe(self) -> None:
+        """Ask every replica once, and settle whether the target is up."""
+        began = self._clock()
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                reports = await self._backing.probe()
+        except Exception as error:  # whatever went wrong on the way, the target did not answer
+            self._failed(f"probe failed: {type(error).__name__}")
+            return
+        if not reports:
+            self._failed("no replica is running")
+            return
+        now = self._clock()
+        self._heard_at = now
+        self._strikes = 0
+        self.reports = reports
+        if not self.is_up:
+            self._rtt_s = now - began
+            logger.info("target %s is up", self.name)
+        self.is_up = True
+        self.problem = ""
+        complete = set.intersection(*(set(report.loads) for report in reports))
+        self._loads = {key: (_mean([r.loads[key] for r in reports]), now) for key in complete}
+
+    def lose(self, why: str) -> None:
+        """Mark the target down and tell everybody who waits on it."""
+        if self.is_up:
+            logger.warning("target %s is down: %s", self.name, why)
+        self.is_up = False
+        self.problem = why
+        for waiting in self._waiting:
+            waiting.cancel(msg=self.name)
+
+    def _failed(self, why: str) -> None:
+        silent_s = self._clock() - self._heard_at
+        if silent_s >= SILENCE_S or why == "no replica is running":
+            self.lose(why)
+
+    async def _await_reply(self, sent: Awaitable[Reply]) -> Reply:
+        waiting = asyncio.ensure_future(sent)
+        self._waiting.add(waiting)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the caller gave up, not the target
+            raise TargetLost(f"target '{self.name}' went away") from None
+        except PrimeSparkError:
+            raise
+        except Exception as error:
+            # Ray and gRPC raise many types when a replica dies; each means the same here.
+            logger.warning("target %s failed a call: %s", self.name, type(error).__name__)
+            self._strikes += 1
+            if self._strikes >= STRIKES:
+                self.lose(f"calls fail with {type(error).__name__}")
+            raise TargetLost(f"target '{self.name}' went away") from error
+        finally:
+            self._waiting.discard(waiting)
+            waiting.cancel()
+
+
+class LocalTarget:
+    """The engine in this process."""
+
+    def __init__(self, name: str, site: str, engine: Engine, sync: ModelSync) -> None:
+        self.name = name
+        self.tier = "colocated"
+        self.site = site
+        self.is_up = True
+        self.problem = ""
+        self._engine = engine
+        self._sync = sync
+
+    def view(self, key: Key) -> Target:
+        load = self._engine.load_of(key)
+        return Target(
+            name=self.name,
+            tier=self.tier,
+            site=self.site,
+            has_model=load is not None,
+            wait_s=load.wait_s if load else 0.0,
+            service_s=load.service_s if load else 0.0,
+        )
+
+    async def infer(
+        self, request: InferRequest, version: str, *, deadline: float, priority: int
+    ) -> tuple[Tensor, ...]:
+        return await self._engine.infer(request, version, deadline=deadline, priority=priority)
+
+    @property
+    def reports(self) -> Sequence[ReplicaReport]:
+        report = ReplicaReport(
+            loads=self._engine.load_report(),
+            failures=self._sync.failures,
+            statistics=tuple(self._engine.statistics()),
+            generation=self._sync.generation,
+        )
+        return (report,)
+
+    async def probe(self) -> None:
+        """Nothing to ask: the engine is here."""
+
+
+AnyTarget = RemoteTarget | LocalTarget
+
+
+class TargetTable:
+    """All targets of a gateway; `run` probes them for ever."""
+
+    def __init__(self, targets: Sequence[AnyTarget]) -> None:
+        self._targets = {target.name: target for target in targets}
+
+    def __iter__(self) -> Iterator[AnyTarget]:
+        return iter(self._targets.values())
+
+    def __getitem__(self, name: str) -> AnyTarget:
+        return self._targets[name]
+
+    def views(self, key: Key, tiers: frozenset[str]) -> list[Target]:
+        """Return the targets that a model's placement allows, as routing sees them."""
+        return [t.view(key) for t in self._targets.values() if t.tier in tiers]
+
+    def statistics(self) -> list[ModelStatistics]:
+        return [s for t in self for report in t.reports for s in report.statistics]
+
+    async def probe(self) -> None:
+        """Probe every target once, side by side."""
+        await asyncio.gather(*(target.probe() for target in self._targets.values()))
+
+    async def run(self) -> None:
+        """Probe each target in a rhythm of its own, so that a hanging one delays no other."""
+        async with asyncio.TaskGroup() as group:
+            for target in self._targets.values():
+                group.create_task(_probe_for_ever(target))
+
+
+async def _probe_for_ever(target: AnyTarget) -> None:
+    while True:
+        await target.probe()
+        await asyncio.sleep(PROBE_EVERY_S)
+
+
+def _mean(loads: Sequence[LoadReport]) -> LoadReport:
+    """Sum what is queued; average what a new request, sent to any replica, may expect."""
+    count = len(loads)
+    if count == 1:
+        return loads[0]
+    return LoadReport(
+        queued=sum(load.queued for load in loads),
+        running=sum(load.running for load in loads),
+        wait_s=sum(load.wait_s for load in loads) / count,
+        service_s=sum(load.service_s for load in loads) / count,
+    )
+
+
+def failures(targets: TargetTable) -> Mapping[Key, Mapping[str, str]]:
+    """Return, by model version, which target could not load it and why."""
+    found: dict[Key, dict[str, str]] = {}
+    for target in targets:
+        for report in target.reports:
+            for key, why in report.failures.items():
+                found.setdefault(key, {})[target.name] = why
+    return found

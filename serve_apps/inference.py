@@ -1,0 +1,71 @@
+"""The inference deployment: one engine in a Serve replica, on cloud or edge nodes.
+
+A replica loads everything that the serving table places on its tier before Serve calls it
+ready, and follows the table from then on, so a scaled-up or restarted replica is complete when
+its first request arrives. Autoscaling sees the requests in progress; admission inside is the
+engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from cluster.registry.embedded import EmbeddedRegistry
+from edge_runtime.engine import Engine, EngineOptions, ModelOptions
+from edge_runtime.errors import PrimeSparkError
+from serve_apps.model_sync import ModelSync
+from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_error, encode_outputs
+
+logger = logging.getLogger(__name__)
+
+
+class Inference:
+    """Serves calls of the gateway; every method answers on the replica's event loop."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, registry_root: str, tier: str, site: str, defaults: ModelOptions
+    ) -> None:
+        self._tier = tier
+        self._site = site
+        self._engine = Engine(EngineOptions(defaults=defaults))
+        registry = EmbeddedRegistry(Path(registry_root))
+        self._sync = ModelSync(self._engine, registry, tier, defaults)
+        await self._sync.step()
+        self._syncing = asyncio.get_running_loop().create_task(self._sync.run())
+
+    async def infer(self, call: Call) -> Reply:
+        """Compute one call; expected errors are in the reply."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        key = (call.model, call.version)
+        try:
+            outputs = await self._engine.infer(
+                decode_call(call),
+                call.version,
+                deadline=began + call.slack_s,
+                priority=call.priority,
+            )
+        except PrimeSparkError as error:
+            return encode_error(error, self._engine.load_of(key), loop.time() - began)
+        return encode_outputs(outputs, self._engine.load_of(key), loop.time() - began)
+
+    async def report(self) -> ReplicaReport:
+        """Say what is loaded and how busy it is."""
+        return ReplicaReport(
+            loads=dict(self._engine.load_report()),
+            failures=dict(self._sync.failures),
+            statistics=tuple(self._engine.statistics()),
+            generation=self._sync.generation,
+        )
+
+    async def check_health(self) -> None:
+        """Called by Serve; raises when the replica should be replaced."""
+        if self._syncing.done():
+            self._syncing.result()
+            raise RuntimeError("the model sync ended")
+
+    async def __del__(self) -> None:
+        self._syncing.cancel()
+        await self._engine.close()

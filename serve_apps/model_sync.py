@@ -1,0 +1,116 @@
+"""Keeps an engine at what the registry says ought to run at its placement.
+
+The serving table is the desired state; every process that holds an engine polls its generation
+(one small read) and closes the difference: what is missing is loaded, what is gone is unloaded
+after its accepted requests are answered. A model that cannot be loaded is remembered with the
+reason and tried again later; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from cluster.registry.interface import Registry
+from cluster.registry.types import Artifact, ModelVersion, ServingEntry
+from edge_runtime.engine import Engine, ModelOptions, ModelSource, model_options
+from edge_runtime.errors import PrimeSparkError, Unsupported
+
+logger = logging.getLogger(__name__)
+
+POLL_S: Final = 0.25
+RETRY_S: Final = 10.0
+CPU_FORMATS: Final = ("onnx", "onnx-int8")
+
+Key = tuple[str, str]
+
+
+class ModelSync:
+    """Drives one engine. `run` polls for ever; `step` does one round (tests, start-up)."""
+
+    def __init__(
+        self, engine: Engine, registry: Registry, placement: str, defaults: ModelOptions
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._placement = placement
+        self._defaults = defaults
+        self._failures: dict[Key, str] = {}
+        self._retry_at: dict[Key, float] = {}
+        self.generation = -1
+
+    @property
+    def failures(self) -> Mapping[Key, str]:
+        """Versions that could not be loaded, with the reason."""
+        return self._failures
+
+    async def run(self) -> None:
+        """Poll until cancelled; a registry that cannot be read is retried, and logged once."""
+        is_reading = True
+        while True:
+            try:
+                await self.step()
+                is_reading = True
+            except PrimeSparkError as error:
+                if is_reading:
+                    logger.error("the registry cannot be read: %s", error)
+                is_reading = False
+            await asyncio.sleep(POLL_S)
+
+    async def step(self) -> None:
+        """Close the difference between the serving table and the engine once."""
+        now = asyncio.get_running_loop().time()
+        generation = await asyncio.to_thread(self._registry.serving_generation)
+        due = [key for key, at in self._retry_at.items() if at <= now]
+        if generation == self.generation and not due:
+            return
+        generation, entries = await asyncio.to_thread(self._registry.serving)
+        wanted = {
+            (entry.model, entry.version): entry
+            for entry in entries
+            if self._placement in entry.placements
+        }
+        for key in [key for key in self._failures if key not in wanted]:
+            self._failures.pop(key)
+            self._retry_at.pop(key, None)
+        missing = [entry for key, entry in wanted.items() if key not in self._engine.loaded]
+        gone = [key for key in self._engine.loaded if key not in wanted]
+        await asyncio.gather(
+            *(self._load(entry) for entry in missing),
+            *(self._engine.unload(model, version) for model, version in gone),
+        )
+        self.generation = generation
+
+    async def _load(self, entry: ServingEntry) -> None:
+        key = (entry.model, entry.version)
+        try:
+            source = await asyncio.to_thread(self._source, entry)
+            await self._engine.load(source)
+        except PrimeSparkError as error:
+            logger.error("cannot load %s version %s: %s", *key, error)
+            self._failures[key] = error.message
+            self._retry_at[key] = asyncio.get_running_loop().time() + RETRY_S
+        else:
+            self._failures.pop(key, None)
+            self._retry_at.pop(key, None)
+
+    def _source(self, entry: ServingEntry) -> ModelSource:
+        """Find and verify the artifact to run; reads the whole file."""
+        options = model_options(self._defaults, entry.options)
+        artifact = runnable_artifact(self._registry.get(entry.model, entry.version))
+        path = self._registry.artifact_path(artifact, verify=True)
+        return ModelSource(entry.model, entry.version, path, artifact.format, options)
+
+
+def runnable_artifact(version: ModelVersion) -> Artifact:
+    """Return the artifact that a processor can run. Raises Unsupported."""
+    for wanted in CPU_FORMATS:
+        for artifact in version.artifacts:
+            if artifact.format == wanted:
+                return artifact
+    raise Unsupported(
+        f"{version.model}:{version.version} has nothing that a processor can run",
+        hint="register an artifact of format " + " or ".join(CPU_FORMATS),
+    )

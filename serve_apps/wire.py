@@ -1,0 +1,118 @@
+"""How a call travels from the gateway to an inference replica and back.
+
+Both ends are this project, on one trusted cluster, so the form is plain tuples of bytes and
+numbers that pickle in microseconds; results and expected errors both travel as values, because
+an exception through a Serve handle costs a traceback and loses its type. Deadlines travel as
+the seconds left, since clocks of two machines need not agree. Every reply carries the load of
+the replica that gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from edge_runtime.engine import LoadReport
+from edge_runtime.errors import PrimeSparkError
+from edge_runtime.protocol.binary import decode_raw, encode_raw
+from edge_runtime.protocol.types import InferRequest, ModelStatistics, RequestedOutput, Tensor
+
+WireTensor = tuple[str, str, tuple[int, ...], bytes]
+
+
+class Call(NamedTuple):
+    """A request on its way. slack_s: seconds to its deadline when it was sent."""
+
+    model: str
+    version: str
+    inputs: tuple[WireTensor, ...]
+    outputs: tuple[str, ...]
+    slack_s: float
+    priority: int
+
+
+class Reply(NamedTuple):
+    """What came back: outputs or an error; taken_s: seconds in the replica."""
+
+    outputs: tuple[WireTensor, ...]
+    error: tuple[str, str, str | None, str | None, float | None] | None
+    load: tuple[int, int, float, float] | None
+    taken_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """A replica's answer to a probe: what it has loaded, how busy it is, what failed to load."""
+
+    loads: Mapping[tuple[str, str], LoadReport]
+    failures: Mapping[tuple[str, str], str]
+    statistics: tuple[ModelStatistics, ...]
+    generation: int
+
+
+def encode_call(request: InferRequest, version: str, slack_s: float, priority: int) -> Call:
+    """Pack a request for the version it was resolved to."""
+    return Call(
+        request.model,
+        version,
+        tuple(_pack(tensor) for tensor in request.inputs),
+        tuple(output.name for output in request.outputs),
+        slack_s,
+        priority,
+    )
+
+
+def decode_call(call: Call) -> InferRequest:
+    """Unpack a request; its tensors are views on the bytes that came."""
+    return InferRequest(
+        model=call.model,
+        version=call.version,
+        inputs=tuple(_unpack(tensor) for tensor in call.inputs),
+        outputs=tuple(RequestedOutput(name) for name in call.outputs),
+    )
+
+
+def encode_outputs(
+    outputs: tuple[Tensor, ...], load: LoadReport | None, taken_s: float
+) -> Reply:
+    """Pack an answer and the load beside it."""
+    return Reply(tuple(_pack(tensor) for tensor in outputs), None, _load(load), taken_s)
+
+
+def encode_error(error: PrimeSparkError, load: LoadReport | None, taken_s: float) -> Reply:
+    """Pack an expected refusal."""
+    parts = (error.code, error.message, error.field, error.hint, error.retry_after_s)
+    return Reply((), parts, _load(load), taken_s)
+
+
+def decode_reply(reply: Reply) -> tuple[Tensor, ...]:
+    """Unpack an answer. Raises the error that the replica packed."""
+    if reply.error is not None:
+        code, message, field, hint, retry_after_s = reply.error
+        kind = _KINDS.get(code, PrimeSparkError)
+        raise kind(message, field=field, hint=hint, retry_after_s=retry_after_s)
+    return tuple(_unpack(tensor) for tensor in reply.outputs)
+
+
+def reported_load(reply: Reply) -> LoadReport | None:
+    """Return the load that came with a reply."""
+    return None if reply.load is None else LoadReport(*reply.load)
+
+
+def _load(load: LoadReport | None) -> tuple[int, int, float, float] | None:
+    return None if load is None else (load.queued, load.running, load.wait_s, load.service_s)
+
+
+def _pack(tensor: Tensor) -> WireTensor:
+    return (tensor.name, tensor.datatype, tensor.shape, bytes(encode_raw(tensor)))
+
+
+def _unpack(packed: WireTensor) -> Tensor:
+    name, datatype, shape, raw = packed
+    return decode_raw(name, datatype, shape, raw, allow_non_finite=True)
+
+
+_KINDS: Mapping[str, type[PrimeSparkError]] = {
+    kind.code: kind for kind in PrimeSparkError.__subclasses__()
+}
