@@ -73,9 +73,7 @@ def decode_call(call: Call) -> InferRequest:
     )
 
 
-def encode_outputs(
-    outputs: tuple[Tensor, ...], load: LoadReport | None, taken_s: float
-) -> Reply:
+def encode_outputs(outputs: tuple[Tensor, ...], load: LoadReport | None, taken_s: float) -> Reply:
     """Pack an answer and the load beside it."""
     return Reply(tuple(_pack(tensor) for tensor in outputs), None, _load(load), taken_s)
 

@@ -84,12 +84,8 @@ class OnnxBackend:
         """Run the session and return arrays in the protocol's numpy form."""
         if not self._needs_ort_values:
             found: list[Array] = session.run(list(outputs), dict(feed), options)
-            return [
-                _from_text(data) if data.dtype == np.object_ else data for data in found
-            ]
-        values = {
-            name: _to_ort_value(data, self._datatypes[name]) for name, data in feed.items()
-        }
+            return [_from_text(data) if data.dtype == np.object_ else data for data in found]
+        values = {name: _to_ort_value(data, self._datatypes[name]) for name, data in feed.items()}
         results = session.run_with_ort_values(list(outputs), values, options)
         return [
             _from_ort_value(value, self._datatypes[name])

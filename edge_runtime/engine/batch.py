@@ -77,9 +77,7 @@ def stack(works: Sequence[Work]) -> Mapping[str, Array]:
     """Join the inputs of one bucket along the batch dimension; a lone request is not copied."""
     if len(works) == 1:
         return works[0].inputs
-    return {
-        name: np.concatenate([work.inputs[name] for work in works]) for name in works[0].inputs
-    }
+    return {name: np.concatenate([work.inputs[name] for work in works]) for name in works[0].inputs}
 
 
 def split(arrays: Sequence[Array], works: Sequence[Work]) -> list[list[Array]]:

@@ -39,9 +39,7 @@ class EngineCollector(Collector):
         batches = CounterMetricFamily(
             "prime_spark_engine_batches", "Runs of the backend.", labels=LABELS
         )
-        rows = CounterMetricFamily(
-            "prime_spark_engine_rows", "Batch rows computed.", labels=LABELS
-        )
+        rows = CounterMetricFamily("prime_spark_engine_rows", "Batch rows computed.", labels=LABELS)
         for s in stats:
             batches.add_metric([s.model, s.version], s.execution_count)
             rows.add_metric([s.model, s.version], s.inference_count)

@@ -23,9 +23,7 @@ class Entry(Generic[T]):
 
     __slots__ = ("bucket", "is_live", "item", "key", "rows")
 
-    def __init__(
-        self, item: T, bucket: Hashable, rows: int, key: tuple[int, float, int]
-    ) -> None:
+    def __init__(self, item: T, bucket: Hashable, rows: int, key: tuple[int, float, int]) -> None:
         self.item = item
         self.bucket = bucket
         self.rows = rows

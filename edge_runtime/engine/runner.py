@@ -369,9 +369,7 @@ class ModelRunner:
         for job, arrays in zip(batch.jobs, parts, strict=True):
             self._settle(job, arrays=arrays)
 
-    def _execute(
-        self, batch: _Batch, works: Sequence[Work]
-    ) -> tuple[list[list[Array]], _Timing]:
+    def _execute(self, batch: _Batch, works: Sequence[Work]) -> tuple[list[list[Array]], _Timing]:
         """Stack, compute and cut; runs on a pool thread."""
         if batch.is_abandoned:
             raise Cancelled

@@ -197,4 +197,3 @@ def _too_large(size: int, limits: Limits) -> TooLarge:
         field="body",
         hint="split the batch, or raise the setting limits.max_body_bytes",
     )
-

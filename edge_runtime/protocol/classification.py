@@ -24,7 +24,9 @@ def classify(tensor: Tensor, top: int, *, is_batched: bool) -> Tensor:
             f"output '{tensor.name}': {tensor.datatype} cannot be classified", field=tensor.name
         )
     if top < 1:
-        raise InvalidInput(f"output '{tensor.name}': classification must be >= 1", field=tensor.name)
+        raise InvalidInput(
+            f"output '{tensor.name}': classification must be >= 1", field=tensor.name
+        )
     scores = numbers(tensor.datatype, tensor.data)
     rows = scores.reshape(len(scores), -1) if is_batched and scores.ndim else scores.reshape(1, -1)
     kept = min(top, rows.shape[1])

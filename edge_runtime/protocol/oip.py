@@ -30,7 +30,15 @@ from edge_runtime.protocol.binary import (
     decode_raw,
     encode_raw,
 )
-from edge_runtime.protocol.datatypes import BF16, BYTES, FLOATS, NUMPY, is_all_finite, numbers, to_bf16
+from edge_runtime.protocol.datatypes import (
+    BF16,
+    BYTES,
+    FLOATS,
+    NUMPY,
+    is_all_finite,
+    numbers,
+    to_bf16,
+)
 from edge_runtime.protocol.service import Limits
 from edge_runtime.protocol.types import (
     Array,
@@ -286,7 +294,13 @@ def _flatten(name: str, data: list[Any], shape: list[object]) -> list[Any]:
 
 _JSON_TYPES: Mapping[str, frozenset[type]] = {
     name: frozenset(
-        {float, int} if name in FLOATS else {bool} if name == "BOOL" else {str} if name == BYTES else {int}
+        {float, int}
+        if name in FLOATS
+        else {bool}
+        if name == "BOOL"
+        else {str}
+        if name == BYTES
+        else {int}
     )
     for name in NUMPY
 }
@@ -306,7 +320,9 @@ def _json_values(name: str, datatype: str, flat: list[Any]) -> Array:
             narrow = wide.astype(np.float32 if datatype == BF16 else dtype)
             values: Array = to_bf16(narrow) if datatype == BF16 else narrow
         if not is_all_finite(datatype, values):
-            raise InvalidInput(f"tensor '{name}': a number is out of range for {datatype}", field=name)
+            raise InvalidInput(
+                f"tensor '{name}': a number is out of range for {datatype}", field=name
+            )
         return values
     try:
         return np.array(flat, dtype=dtype)
@@ -370,4 +386,3 @@ def _check_count(where: str, listed: list[Any], limits: Limits) -> None:
         raise InvalidInput(
             f"{where}: {len(listed)} tensors, the limit is {limits.max_tensors}", field=where
         )
-

@@ -38,7 +38,10 @@ def openapi_document(limits: Limits) -> Schema:
         "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _get("This document", "openapi", None)},
     }
-    for base, suffix, names in ((_MODEL, "", ("model",)), (_VERSIONED, "Version", ("model", "version"))):
+    for base, suffix, names in (
+        (_MODEL, "", ("model",)),
+        (_VERSIONED, "Version", ("model", "version")),
+    ):
         shared = [{"$ref": f"#/components/parameters/{name}"} for name in names]
         paths[base] = {
             "get": _get("Inputs and outputs", f"modelMetadata{suffix}", "ModelMetadata", 404),
@@ -187,7 +190,9 @@ def _schemas(limits: Limits) -> Schema:
         ),
         "Index": {
             "type": "array",
-            "items": _object({key: {"type": "string"} for key in ("name", "version", "state", "reason")}),
+            "items": _object(
+                {key: {"type": "string"} for key in ("name", "version", "state", "reason")}
+            ),
         },
     }
 

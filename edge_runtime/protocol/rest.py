@@ -402,12 +402,9 @@ def _timeout_header(value: str | None) -> float | None:
     return int(value) / 1e3
 
 
-def _json(
-    body: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def _json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(
         orjson.dumps(body),
         status_code=status,
         headers={"content-type": "application/json", **(headers or {})},
     )
-

@@ -64,8 +64,7 @@ def statistics(values: Sequence[ModelStatistics]) -> Document:
 
 def index(values: Sequence[RepositoryEntry]) -> list[Document]:
     return [
-        {"name": v.name, "version": v.version, "state": v.state, "reason": v.reason}
-        for v in values
+        {"name": v.name, "version": v.version, "state": v.state, "reason": v.reason} for v in values
     ]
 
 

@@ -58,7 +58,9 @@ def main() -> int:
         console.rule("[bold]4  Kill the edge node under traffic, then bring it back")
         failed = _kill_and_return(console, settings, home, access)
     except subprocess.CalledProcessError as error:
-        console.print(f"[red]`prime-spark {' '.join(error.cmd[3:])}` failed:[/]\n{error.stderr or ''}")
+        console.print(
+            f"[red]`prime-spark {' '.join(error.cmd[3:])}` failed:[/]\n{error.stderr or ''}"
+        )
         return 1
     is_good = is_exact and failed == 0
     console.rule("[bold]Done" if is_good else "[bold red]Not as it should be")

@@ -22,8 +22,10 @@ REASONS: Final = (
     "origin_site",  # at the caller's site, in time and not much slower than the best
     "least_expected",  # the shortest expected delay
     "least_late",  # none is expected to meet the deadline; the least bad
+    "last_resort",  # only silent targets were left: slow is likelier than dead
 )
 
+SILENT: Final = "silent"
 HALF_LIFE_S: Final = 1.0  # of a reported wait
 SITE_FACTOR: Final = 4.0  # how much slower than the best the caller's site may be ...
 SITE_MARGIN_S: Final = 0.020  # ... plus what nobody notices
@@ -40,13 +42,19 @@ def choose(request: Request, targets: Sequence[Target]) -> Decision | NoTarget:
     """Choose a target for a request; equal delays are settled by name, so order is irrelevant."""
     verdicts: list[Verdict] = []
     candidates: list[tuple[float, str, Target]] = []
+    silent: list[tuple[float, str]] = []
     for target in targets:
         rule = _ruled_out(request, target)
         expected_s = expected_delay(target)
         verdicts.append(Verdict(target.name, expected_s, rule))
         if rule is None:
             candidates.append((expected_s, target.name, target))
+        elif rule == SILENT:
+            silent.append((expected_s, target.name))
     found = tuple(verdicts)
+    if not candidates and silent:
+        expected_s, name = min(silent)
+        return Decision(name, "last_resort", expected_s, found)
     if not candidates:
         return NoTarget(found)
     expected_s, name, _ = best = min(candidates, key=lambda c: (c[0], c[1]))
@@ -57,9 +65,7 @@ def choose(request: Request, targets: Sequence[Target]) -> Decision | NoTarget:
     if not in_time:
         return Decision(name, "least_late", expected_s, found)
     bound_s = SITE_FACTOR * best[0] + SITE_MARGIN_S
-    local = [
-        c for c in in_time if c[2].site == request.origin_site and c[0] <= bound_s
-    ]
+    local = [c for c in in_time if c[2].site == request.origin_site and c[0] <= bound_s]
     if local:
         expected_s, name, _ = min(local, key=lambda c: (c[0], c[1]))
         return Decision(name, "origin_site", expected_s, found)
@@ -77,4 +83,6 @@ def _ruled_out(request: Request, target: Target) -> str | None:
         return "down"
     if target.is_draining:
         return "draining"
+    if target.is_silent:
+        return SILENT
     return None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Target:
     """A place that can serve a request, as last heard of.
 
-    tier: `colocated`, `cloud` or `edge`; rtt_s: measured time on the way, there and back;
+    tier: `colocated`, `cloud` or `edge`; is_silent: it owes an answer to a probe, but nothing
+    says that it is gone; rtt_s: measured time on the way, there and back;
     wait_s: expected wait in its queue when it reported, report_age_s ago; service_s: its work
     for one request, 0 while unknown; outstanding: requests of this gateway it has not answered.
     """
@@ -18,6 +19,7 @@ class Target:
     tier: str
     site: str
     is_up: bool = True
+    is_silent: bool = False
     is_draining: bool = False
     has_model: bool = True
     rtt_s: float = 0.0

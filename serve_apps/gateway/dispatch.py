@@ -71,8 +71,9 @@ class Dispatcher:
                 raise failed or _no_target(request.model, decision)
             reason = decision.reason if attempt == 1 else FAILOVER
             outcome = "cancelled"
+            may_move = attempt < ATTEMPTS and _has_alternative(decision)
             try:
-                outputs = await self._call(decision.target, request, version, context)
+                outputs = await self._call(decision.target, request, version, context, may_move)
                 outcome = "ok"
                 return Dispatched(outputs, decision.target, reason)
             except (TargetLost, Overloaded, NotFound) as error:
@@ -108,13 +109,22 @@ class Dispatcher:
         return choose(wanted, self._targets.views((request.model, version), placements))
 
     async def _call(
-        self, name: str, request: InferRequest, version: str, context: CallContext
+        self,
+        name: str,
+        request: InferRequest,
+        version: str,
+        context: CallContext,
+        may_move: bool,
     ) -> tuple[Tensor, ...]:
         target = self._targets[name]
         try:
             async with asyncio.timeout_at(context.deadline):
                 return await target.infer(
-                    request, version, deadline=context.deadline, priority=context.priority
+                    request,
+                    version,
+                    deadline=context.deadline,
+                    priority=context.priority,
+                    may_move=may_move,
                 )
         except TimeoutError:
             raise _late(request.model) from None
@@ -144,6 +154,10 @@ class Dispatcher:
                 verdicts=decision.verdicts,
             )
         )
+
+
+def _has_alternative(decision: Decision) -> bool:
+    return any(v.ruled_out is None and v.target != decision.target for v in decision.verdicts)
 
 
 def _late(model: str) -> DeadlineExceeded:

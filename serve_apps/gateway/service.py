@@ -65,9 +65,9 @@ class GatewayService:
         if self._catalogue.snapshot.generation < 0:
             return Health("unready", (self._catalogue.problem or "the registry was not read yet",))
         reasons = [
-            f"target {target.name} is down: {target.problem}"
+            f"target {target.name} is {'silent' if target.is_up else 'down'}: {target.problem}"
             for target in self._targets
-            if not target.is_up
+            if not target.is_up or target.is_silent
         ]
         if self._catalogue.problem:
             reasons.append(f"the registry cannot be read: {self._catalogue.problem}")
@@ -272,4 +272,3 @@ def _classified(
         classify(tensor, top, is_batched=is_batched) if (top := tops.get(tensor.name)) else tensor
         for tensor in outputs
     )
-

@@ -1,9 +1,13 @@
 """The places that can serve, and what the gateway knows of each.
 
 A background task probes every target; each reply to a request carries its load too, so under
-traffic the table is as fresh as the traffic. A target is down when a probe fails, or when it
-has answered nothing for `SILENCE_S`; whoever waits on it is told at once, so that a request
-can go elsewhere within its deadline. The request path only reads plain values on its own
+traffic the table is as fresh as the traffic.
+
+A target that has answered nothing for `SILENCE_S` is silent: requests that can go elsewhere
+do so at once, those already sent too, while requests with nowhere else to go stay with it,
+because a machine that is short of processor time looks the same from here as a dead one. It
+is down when the way to it fails, or after `GONE_S` of silence; then everybody who waits on it
+is told. The request path only reads plain values on its own
 event loop: no locks, no I/O.
 """
 
@@ -32,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 PROBE_EVERY_S: Final = 0.4
 SILENCE_S: Final = 1.2
+GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a target down before a probe does
 _RTT_SMOOTHING: Final = 0.1
 
@@ -67,9 +72,10 @@ class RemoteTarget:
         self._heard_at = -float("inf")
         self._rtt_s = 0.0
         self._outstanding: dict[Key, int] = {}
-        self._waiting: set[asyncio.Future[Reply]] = set()
+        self._waiting: dict[asyncio.Future[Reply], bool] = {}
         self._strikes = 0
         self.is_up = False
+        self.is_silent = False
         self.problem = "not heard of yet"
         self.reports: Sequence[ReplicaReport] = ()
 
@@ -81,6 +87,7 @@ class RemoteTarget:
             tier=self.tier,
             site=self.site,
             is_up=self.is_up,
+            is_silent=self.is_silent,
             has_model=load is not None,
             rtt_s=self._rtt_s,
             wait_s=load.wait_s if load else 0.0,
@@ -90,20 +97,28 @@ class RemoteTarget:
         )
 
     async def infer(
-        self, request: InferRequest, version: str, *, deadline: float, priority: int
+        self,
+        request: InferRequest,
+        version: str,
+        *,
+        deadline: float,
+        priority: int,
+        may_move: bool,
     ) -> tuple[Tensor, ...]:
-        """Send a request. Raises TargetLost when the way fails, or what the replica refused with."""
+        """Send a request; may_move: it could go elsewhere, so silence is a reason to let go.
+
+        Raises TargetLost when the way fails, or what the replica refused with.
+        """
         key = (request.model, version)
         began = self._clock()
         call = encode_call(request, version, deadline - began, priority)
         self._outstanding[key] = self._outstanding.get(key, 0) + 1
         try:
-            reply = await self._await_reply(self._backing.call(call))
+            reply = await self._await_reply(self._backing.call(call), may_move)
         finally:
             self._outstanding[key] -= 1
         now = self._clock()
-        self._heard_at = now
-        self._strikes = 0
+        self._heard(now)
         self._rtt_s += _RTT_SMOOTHING * (now - began - reply.taken_s - self._rtt_s)
         load = reported_load(reply)
         if load is not None:
@@ -116,15 +131,18 @@ class RemoteTarget:
         try:
             async with asyncio.timeout(SILENCE_S):
                 reports = await self._backing.probe()
-        except Exception as error:  # whatever went wrong on the way, the target did not answer
-            self._failed(f"probe failed: {type(error).__name__}")
+        except TimeoutError:
+            self._owes_an_answer()
+            return
+        except Exception as error:  # Ray and gRPC raise many types when the way fails
+            if self._silent_s() >= SILENCE_S:
+                self.lose(f"the probe failed with {type(error).__name__}")
             return
         if not reports:
-            self._failed("no replica is running")
+            self.lose("no replica is running")
             return
         now = self._clock()
-        self._heard_at = now
-        self._strikes = 0
+        self._heard(now)
         self.reports = reports
         if not self.is_up:
             self._rtt_s = now - began
@@ -143,14 +161,33 @@ class RemoteTarget:
         for waiting in self._waiting:
             waiting.cancel(msg=self.name)
 
-    def _failed(self, why: str) -> None:
-        silent_s = self._clock() - self._heard_at
-        if silent_s >= SILENCE_S or why == "no replica is running":
-            self.lose(why)
+    def _heard(self, now: float) -> None:
+        self._heard_at = now
+        self._strikes = 0
+        if self.is_silent:
+            logger.info("target %s answers again", self.name)
+            self.is_silent = False
+            self.problem = ""
 
-    async def _await_reply(self, sent: Awaitable[Reply]) -> Reply:
+    def _silent_s(self) -> float:
+        return self._clock() - self._heard_at
+
+    def _owes_an_answer(self) -> None:
+        silent_s = self._silent_s()
+        if silent_s >= GONE_S:
+            self.lose(f"no answer for {GONE_S:.0f} s")
+        elif silent_s >= SILENCE_S and self.is_up:
+            if not self.is_silent:
+                logger.warning("target %s is silent", self.name)
+            self.is_silent = True
+            self.problem = f"no answer for {silent_s:.1f} s"
+            for waiting, may_move in self._waiting.items():
+                if may_move:
+                    waiting.cancel(msg=self.name)
+
+    async def _await_reply(self, sent: Awaitable[Reply], may_move: bool) -> Reply:
         waiting = asyncio.ensure_future(sent)
-        self._waiting.add(waiting)
+        self._waiting[waiting] = may_move
         try:
             return await waiting
         except asyncio.CancelledError:
@@ -168,7 +205,7 @@ class RemoteTarget:
                 self.lose(f"calls fail with {type(error).__name__}")
             raise TargetLost(f"target '{self.name}' went away") from error
         finally:
-            self._waiting.discard(waiting)
+            self._waiting.pop(waiting, None)
             waiting.cancel()
 
 
@@ -180,6 +217,7 @@ class LocalTarget:
         self.tier = "colocated"
         self.site = site
         self.is_up = True
+        self.is_silent = False
         self.problem = ""
         self._engine = engine
         self._sync = sync
@@ -196,7 +234,13 @@ class LocalTarget:
         )
 
     async def infer(
-        self, request: InferRequest, version: str, *, deadline: float, priority: int
+        self,
+        request: InferRequest,
+        version: str,
+        *,
+        deadline: float,
+        priority: int,
+        may_move: bool,
     ) -> tuple[Tensor, ...]:
         return await self._engine.infer(request, version, deadline=deadline, priority=priority)
 
