@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import time
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from typing import Any, Final
@@ -19,11 +20,12 @@ from typing import Any, Final
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from cluster.config import Settings, load_settings
 from cluster.home import Home
-from edge_runtime.errors import PrimeSparkError
-from serve_apps.gateway.app import Gateway, engine_defaults
+from edge_runtime.errors import PrimeSparkError, Unavailable
+from serve_apps.gateway.app import Gateway
 from serve_apps.inference import Inference
 
 TIER_LABEL: Final = "prime-spark/tier"
@@ -31,6 +33,8 @@ SITE_LABEL: Final = "prime-spark/site"
 NAMESPACE: Final = "prime-spark"
 GATEWAY_ONGOING: Final = 4096  # the front door and the engines bound the work, not Serve
 INFERENCE_ONGOING: Final = 1024
+READY_TIMEOUT_S: Final = 120.0
+POLL_S: Final = 0.1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def deploy(settings: Settings, address: str | None) -> None:
-    """Run the applications on the cluster at `address`; returns when all of them are ready."""
+    """Run the applications on the cluster at `address`; returns when all of them are ready.
+
+    Raises Unavailable when one fails or is not ready in time.
+    """
     ray.init(
         address=address or "auto",
         namespace=NAMESPACE,
@@ -60,18 +67,48 @@ def deploy(settings: Settings, address: str | None) -> None:
     )
     try:
         serve.start(proxy_location="Disabled")
-        inference = [("cloud", settings.site)]
+        applications = {"cloud": _inference(settings, "cloud", settings.site)}
         if settings.edge.enabled:
-            inference.append(("edge", settings.edge.site))
-        for tier, site in inference:
-            _say(f"{tier} inference", "deploying")
-            serve.run(_inference(settings, tier, site), name=tier, route_prefix=None)
-            _say(f"{tier} inference", "ready")
-        _say("gateway", "deploying")
-        serve.run(_gateway(settings), name="gateway", route_prefix=None)
-        _say("gateway", "ready")
+            applications["edge"] = _inference(settings, "edge", settings.edge.site)
+        applications["gateway"] = _gateway(settings)
+        for name in applications:
+            _say(name, "deploying")
+        logs = LoggingConfig(
+            enable_access_log=False, logs_dir=str(Home.at(settings.home).logs / "serve")
+        )
+        serve.run_many(
+            [
+                serve.RunTarget(application, name=name, route_prefix=None, logging_config=logs)
+                for name, application in applications.items()
+            ],
+            wait_for_applications_running=False,
+            wait_for_ingress_deployment_creation=False,
+        )
+        _wait(set(applications))
     finally:
         ray.shutdown()
+
+
+def _wait(pending: set[str]) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while pending:
+        for name, status in serve.status().applications.items():
+            if name not in pending:
+                continue
+            if status.status == ApplicationStatus.RUNNING:
+                pending.discard(name)
+                _say(name, "ready")
+            elif status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+                raise Unavailable(f"application '{name}' failed: {_why(status)}")
+        if pending and time.monotonic() > deadline:
+            late = ", ".join(sorted(pending))
+            raise Unavailable(f"not ready after {READY_TIMEOUT_S:.0f} s: {late}")
+        time.sleep(POLL_S)
+
+
+def _why(status: Any) -> str:
+    messages = [status.message, *(d.message for d in status.deployments.values())]
+    return " ".join(" ".join(text.split()) for text in messages if text)[-600:]
 
 
 def _inference(settings: Settings, tier: str, site: str) -> Any:
@@ -98,8 +135,7 @@ def _inference(settings: Settings, tier: str, site: str) -> Any:
         graceful_shutdown_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.5,
     )
-    home = Home.at(settings.home)
-    return deployment.bind(str(home.registry), tier, site, engine_defaults(settings))
+    return deployment.bind(settings, tier)
 
 
 def _gateway(settings: Settings) -> Any:
@@ -125,7 +161,8 @@ def _version() -> str:
 
 
 def _say(step: str, state: str, detail: str = "") -> None:
-    print(json.dumps({"step": step, "state": state, "detail": detail}), flush=True)
+    sys.stdout.write(json.dumps({"step": step, "state": state, "detail": detail}) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 
+from ray import serve
+
+from cluster.config import Settings
+from cluster.home import Home
 from cluster.registry.embedded import EmbeddedRegistry
-from edge_runtime.engine import Engine, EngineOptions, ModelOptions
+from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import PrimeSparkError
 from serve_apps.model_sync import ModelSync
+from serve_apps.options import engine_defaults
+from serve_apps.replica_log import log_to
 from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_error, encode_outputs
 
 logger = logging.getLogger(__name__)
@@ -24,13 +29,12 @@ logger = logging.getLogger(__name__)
 class Inference:
     """Serves calls of the gateway; every method answers on the replica's event loop."""
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, registry_root: str, tier: str, site: str, defaults: ModelOptions
-    ) -> None:
-        self._tier = tier
-        self._site = site
+    async def __init__(self, settings: Settings, tier: str) -> None:  # type: ignore[misc]
+        home = Home.at(settings.home)
+        log_to(home.logs, f"inference-{tier}-{serve.get_replica_context().replica_id.unique_id}")
+        defaults = engine_defaults(settings)
         self._engine = Engine(EngineOptions(defaults=defaults))
-        registry = EmbeddedRegistry(Path(registry_root))
+        registry = EmbeddedRegistry(home.registry)
         self._sync = ModelSync(self._engine, registry, tier, defaults)
         await self._sync.step()
         self._syncing = asyncio.get_running_loop().create_task(self._sync.run())

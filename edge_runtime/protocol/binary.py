@@ -134,7 +134,8 @@ def _decode_bytes(name: str, count: int, buffer: Buffer) -> Array:
         at += _LENGTH.size
         if length > len(view) - at:
             raise InvalidInput(
-                f"tensor '{name}': element {index} claims {length} bytes, {len(view) - at} are left",
+                f"tensor '{name}': element {index} claims {length} bytes,"
+                f" {len(view) - at} are left",
                 field=name,
             )
         elements.append(bytes(view[at : at + length]))

@@ -110,9 +110,16 @@ def _schemas(limits: Limits) -> Schema:
         },
     }
     duration = _object({"count": {"type": "integer"}, "ns": {"type": "integer"}})
-    statistic_names = (
-        "success fail queue compute_input compute_infer compute_output cancel rejected".split()
-    )
+    statistic_names = [
+        "success",
+        "fail",
+        "queue",
+        "compute_input",
+        "compute_infer",
+        "compute_output",
+        "cancel",
+        "rejected",
+    ]
     request = _object(
         {
             "id": {"type": ["string", "null"], "maxLength": MAX_ID_CHARS},

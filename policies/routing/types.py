@@ -45,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found of one target: expected seconds to the answer, or the rule that ruled it out."""
+    """What was found of one target: seconds to the answer, or the rule that ruled it out."""
 
     target: str
     expected_s: float

@@ -19,11 +19,10 @@ from cluster.home import Home
 from cluster.identity.apikeys import ApiKeyStore
 from cluster.registry.embedded import EmbeddedRegistry
 from edge_runtime.auth import Authenticator, TokenVerifier
-from edge_runtime.engine import Engine, EngineOptions, ModelOptions
+from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.grpc_service import build_grpc_server
 from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
-from edge_runtime.protocol.service import Limits
 from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
@@ -32,6 +31,8 @@ from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.sockets import HttpServer, claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
 from serve_apps.model_sync import ModelSync
+from serve_apps.options import engine_defaults, protocol_limits
+from serve_apps.replica_log import log_to
 from serve_apps.wire import Call, ReplicaReport, Reply
 
 if TYPE_CHECKING:
@@ -71,12 +72,13 @@ class Gateway:
 
     async def __init__(self, settings: Settings, version: str) -> None:  # type: ignore[misc]
         home = Home.at(settings.home)
+        self._slot = claim_slot(home, settings.gateway.max_replicas)
+        log_to(home.logs, f"gateway-{self._slot.number}")
         registry = EmbeddedRegistry(home.registry)
         defaults = engine_defaults(settings)
         loop = asyncio.get_running_loop()
         limits = protocol_limits(settings)
         budget = ByteBudget(limits.max_inflight_bytes)
-        self._slot = claim_slot(home, settings.gateway.max_replicas)
         self._engine = Engine(EngineOptions(defaults=defaults))
         sync = ModelSync(self._engine, registry, "colocated", defaults)
         self._catalogue = Catalogue(registry, defaults)
@@ -124,32 +126,6 @@ class Gateway:
             task.cancel()
         await self._engine.close()
         self._slot.release()
-
-
-def protocol_limits(settings: Settings) -> Limits:
-    """Return the protocol's limits from the settings."""
-    configured = settings.limits
-    return Limits(
-        max_body_bytes=configured.max_body_bytes,
-        max_json_bytes=configured.max_json_bytes,
-        max_inflight_bytes=configured.max_inflight_bytes,
-        max_tensors=configured.max_inputs,
-        default_timeout_s=configured.default_timeout_s,
-        max_timeout_s=configured.max_timeout_s,
-        allow_non_finite=configured.allow_non_finite,
-    )
-
-
-def engine_defaults(settings: Settings) -> ModelOptions:
-    """Return how models are served unless they say otherwise."""
-    configured = settings.engine
-    return ModelOptions(
-        max_batch_size=configured.max_batch_size,
-        max_delay_ms=configured.max_delay_ms,
-        max_queue=configured.max_queue,
-        max_queue_wait_ms=configured.max_queue_wait_ms,
-        intra_op_threads=configured.intra_op_threads,
-    )
 
 
 def _targets(

@@ -43,7 +43,7 @@ class Snapshot:
     registered: Mapping[str, tuple[ModelVersion, ...]] = field(default_factory=dict)
 
     def resolve(self, model: str, version: str | None) -> ServedModel:
-        """Return the version a request means. Raises NotFound, or Unavailable if it is not served."""
+        """Return the version a request means. Raises NotFound, Unavailable if not served."""
         served = self.served.get(model, ())
         wanted = version or self.production.get(model)
         if wanted is None and served:

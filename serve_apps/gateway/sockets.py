@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -40,7 +41,7 @@ class Slot:
         """Remove the sockets, then let the slot go."""
         for path in (self.http_path, self.grpc_path):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+                Path(path).unlink()
         os.close(self.lock_fd)
 
 
@@ -95,7 +96,7 @@ class HttpServer:
             self._server.serve(sockets=[self._socket])
         )
         while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 (uvicorn has a flag, not an event)
         if self._task.done():
             self._task.result()
 
