@@ -95,8 +95,8 @@ class HttpServer:
         self._task = asyncio.get_running_loop().create_task(
             self._server.serve(sockets=[self._socket])
         )
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 (uvicorn has a flag, not an event)
+        while not self._server.started and not self._task.done():  # noqa: ASYNC110 (only a flag)
+            await asyncio.sleep(0.01)
         if self._task.done():
             self._task.result()
 
