@@ -290,10 +290,18 @@ def error_document(error: PrimeSparkError) -> dict[str, object]:
     return body
 
 
+def http_status(error: PrimeSparkError) -> int:
+    """Return the status of an error, or of the nearest kind above it in the error tree."""
+    for kind in type(error).__mro__:
+        if kind in HTTP_STATUS:
+            return HTTP_STATUS[kind]
+    return 500
+
+
 def error_response(error: PrimeSparkError) -> Response:
     """Translate an error to HTTP; the one place where that happens."""
     headers: dict[str, str] = {}
-    status = HTTP_STATUS.get(type(error), 500)
+    status = http_status(error)
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="prime-spark"'
     if status == 503:
@@ -361,8 +369,8 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         try:
             return await endpoint(request)
         except PrimeSparkError as error:
-            if type(error) not in HTTP_STATUS:
-                logger.error("an error without a status reached REST: %r", error)
+            if http_status(error) == 500:
+                logger.error("%s on %s: %s", type(error).__name__, request.url.path, error)
             return error_response(error)
         except _ClientGone:
             return Response(status_code=499)
