@@ -1,0 +1,1 @@
+"""Nodes and what they share: life cycle, configuration, registry, identity, command line."""
