@@ -1,0 +1,123 @@
+"""Where everything of one installation lives: one folder, one name for each place in it.
+
+`$PRIME_SPARK_HOME` (default `~/.prime-spark`) is the whole state: deleting it is a factory
+reset, copying it is a backup. Unix sockets and Ray's session must have short paths (the kernel
+takes 107 bytes), so `run` moves to a private folder below the system's temporary folder when
+the home's own path is long; `prime-spark down` removes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.errors import Unavailable
+
+# Ray adds up to 66 bytes to its folder: a session name and `/sockets/plasma_store_1`.
+_LONGEST_ROOT: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of an installation; `at` makes sure that it is there and private."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: str | Path) -> Home:
+        """Open or create a home (mode 0700). Raises Unavailable when that is not possible."""
+        home = cls(Path(root).expanduser().absolute())
+        try:
+            home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (home.logs, home.identity):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            home.run.mkdir(mode=0o700, exist_ok=True)
+            owner = home.run.stat()
+        except OSError as error:
+            raise Unavailable(
+                f"the home {home.root} cannot be used: {error.strerror}",
+                hint="set PRIME_SPARK_HOME to a folder that you may write",
+            ) from None
+        if owner.st_uid != os.geteuid() or stat.S_IMODE(owner.st_mode) & 0o077:
+            raise Unavailable(
+                f"{home.run} is not private to this user", hint=f"chmod 700 {home.run}"
+            )
+        return home
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "registry"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity"
+
+    @property
+    def signing_key(self) -> Path:
+        return self.identity / "signing-key.pem"
+
+    @property
+    def jwks(self) -> Path:
+        """Public keys that tokens are checked against (RFC 7517)."""
+        return self.identity / "jwks.json"
+
+    @property
+    def api_keys(self) -> Path:
+        return self.identity / "api-keys.sqlite"
+
+    @property
+    def ray_token(self) -> Path:
+        return self.identity / "ray-token"
+
+    @property
+    def run(self) -> Path:
+        """State of the running cluster: sockets, process records, Ray's session."""
+        inside = self.root / "run"
+        if len(os.fsencode(self.root)) <= _LONGEST_ROOT:
+            return inside
+        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"ps-{os.geteuid()}-{name}"
+
+    @property
+    def ray(self) -> Path:
+        return self.run / "ray"
+
+    @property
+    def state(self) -> Path:
+        """What was started, and when (JSON)."""
+        return self.run / "cluster.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.run / "cluster.lock"
+
+    @property
+    def front_door(self) -> Path:
+        """The front door's generated configuration."""
+        return self.run / "haproxy.cfg"
+
+    def gateway_lock(self, slot: int) -> Path:
+        return self.run / f"gateway-{slot}.lock"
+
+    def gateway_http_socket(self, slot: int) -> Path:
+        return self.run / f"gateway-{slot}.http"
+
+    def gateway_grpc_socket(self, slot: int) -> Path:
+        return self.run / f"gateway-{slot}.grpc"
