@@ -109,6 +109,8 @@ def check_card(card: ModelCard) -> None:
 def check_entry(entry: ServingEntry) -> None:
     """Raise InvalidInput unless the entry says where to run, with options of plain values."""
     check_actor(entry.actor)
+    if not math.isfinite(entry.at):
+        raise InvalidInput(f"{entry.at} is not a time", field="at")
     if not entry.placements or not entry.placements <= PLACEMENTS:
         raise InvalidInput(
             f"placements {sorted(entry.placements)} are not offered",

@@ -35,7 +35,7 @@ from edge_runtime.protocol.types import Signature
 
 
 class Registry(Protocol):
-    """Model versions, their artifacts, aliases, and what ought to run. Safe to call from threads."""
+    """Model versions, artifacts, aliases, and what ought to run. Safe to call from threads."""
 
     def register(
         self,

@@ -36,7 +36,7 @@ _MANIFEST: Final = TypeAdapter(Manifest)
 
 
 def encode(manifest: Manifest) -> str:
-    """Return the manifest as canonical JSON. Raises InvalidInput when it is not text or too long."""
+    """Return the manifest as canonical JSON. Raises InvalidInput when it is too long or no text."""
     try:
         document: Any = _MANIFEST.dump_python(manifest, mode="json", warnings="error")
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -90,7 +90,7 @@ class ServingEntry:
     at: float
 
 
-class Action(str, Enum):
+class Action(StrEnum):
     """What an event of the history tells."""
 
     REGISTERED = "registered"
