@@ -1,0 +1,1 @@
+"""Jobs that make models; the zoo builds those that the demo and the benchmarks serve."""

@@ -1,0 +1,1 @@
+"""Small models with known properties: data (`digits`), networks, export, publication."""
