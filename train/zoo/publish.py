@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.json:
         sys.stdout.write(json.dumps(asdict(done)) + "\n")
     else:
-        _report(console, done, time.monotonic() - began)
+        _report(console, done, chosen.force_train, time.monotonic() - began)
     return 0
 
 
@@ -252,12 +252,15 @@ def _shown(console: Console, model: str) -> Iterator[Progress]:
         yield progress
 
 
-def _report(console: Console, done: Published, taken_s: float) -> None:
-    how = "made and registered" if done.is_new else "was registered already"
+def _report(console: Console, done: Published, is_forced: bool, taken_s: float) -> None:
+    how = "made and registered"
+    if not done.is_new:
+        how = "came out just as registered" if is_forced else "was registered already"
     console.print(f"{done.model}:{done.version} {how}, {taken_s:.1f} s")
     metrics = ", ".join(f"{name} {value:.6g}" for name, value in done.metrics.items())
     console.print(f"  {metrics}")
-    console.print(f"  onnx {done.size_bytes / 1e6:.1f} MB, sha256 {done.artifact}")
+    size_mb = done.size_bytes / 1e6
+    console.print(f"  onnx {size_mb:.1f} MB, sha256 {done.artifact}", soft_wrap=True)
     if done.previous == done.version:
         console.print(f"  {PRODUCTION} points to it, as before")
     else:
