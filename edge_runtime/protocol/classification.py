@@ -11,7 +11,20 @@ import numpy as np
 from edge_runtime.errors import InvalidInput
 from edge_runtime.protocol.binary import bytes_array
 from edge_runtime.protocol.datatypes import BYTES, numbers
-from edge_runtime.protocol.types import Tensor
+from edge_runtime.protocol.types import InferRequest, Tensor
+
+
+def classify_outputs(
+    request: InferRequest, outputs: tuple[Tensor, ...], *, is_batched: bool
+) -> tuple[Tensor, ...]:
+    """Replace the outputs that the request wants classified. Raises as `classify` does."""
+    tops = {output.name: output.classification for output in request.outputs}
+    if not any(tops.values()):
+        return outputs
+    return tuple(
+        classify(tensor, top, is_batched=is_batched) if (top := tops.get(tensor.name)) else tensor
+        for tensor in outputs
+    )
 
 
 def classify(tensor: Tensor, top: int, *, is_batched: bool) -> Tensor:

@@ -55,3 +55,15 @@ def call_context(
         tier=tier,
         protocol=protocol,
     )
+
+
+def header_timeout_s(value: str | None) -> float | None:
+    """Read `prime-spark-timeout-ms`; None when absent. Raises InvalidInput."""
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and 0 < len(value) <= 9) or int(value) == 0:
+        raise InvalidInput(
+            f"{TIMEOUT_HEADER} must be a positive whole number of milliseconds",
+            field=TIMEOUT_HEADER,
+        )
+    return int(value) / 1e3

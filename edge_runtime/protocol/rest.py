@@ -45,7 +45,13 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol import rest_documents as documents
 from edge_runtime.protocol.body import ByteBudget, pack, read_body
-from edge_runtime.protocol.context import SITE_HEADER, TIER_HEADER, TIMEOUT_HEADER, call_context
+from edge_runtime.protocol.context import (
+    SITE_HEADER,
+    TIER_HEADER,
+    TIMEOUT_HEADER,
+    call_context,
+    header_timeout_s,
+)
 from edge_runtime.protocol.oip import (
     decode_infer_request,
     encode_infer_response,
@@ -259,7 +265,7 @@ class RestApi:
             principal,
             self._limits,
             parameters,
-            timeout_s=_timeout_header(headers.get(TIMEOUT_HEADER)),
+            timeout_s=header_timeout_s(headers.get(TIMEOUT_HEADER)),
             site=headers.get(SITE_HEADER),
             tier=headers.get(TIER_HEADER),
             protocol="http",
@@ -397,17 +403,6 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 def _model_of(request: Request) -> tuple[str, str | None]:
     return request.path_params["model"], request.path_params.get("version")
-
-
-def _timeout_header(value: str | None) -> float | None:
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdigit() and 0 < len(value) <= 9) or int(value) == 0:
-        raise InvalidInput(
-            f"{TIMEOUT_HEADER} must be a positive whole number of milliseconds",
-            field=TIMEOUT_HEADER,
-        )
-    return int(value) / 1e3
 
 
 def _json(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -39,14 +39,14 @@ def model_metadata(value: ModelMetadata) -> Document:
 
 def model_config(value: ModelConfig) -> Document:
     """Triton's configuration: dims leave out the batch dimension when the model batches."""
-    batched = value.max_batch_size > 0
+    is_batched = value.max_batch_size > 0
     return {
         "name": value.name,
         "platform": value.platform,
         "backend": value.backend,
         "max_batch_size": value.max_batch_size,
-        "input": [_config_spec(s, batched) for s in value.signature.inputs],
-        "output": [_config_spec(s, batched) for s in value.signature.outputs],
+        "input": [_config_spec(s, is_batched) for s in value.signature.inputs],
+        "output": [_config_spec(s, is_batched) for s in value.signature.outputs],
         "instance_group": [{"name": value.name, "count": value.instances, "kind": "KIND_CPU"}],
         "dynamic_batching": {"max_queue_delay_microseconds": value.max_queue_delay_us},
         "parameters": {k: {"string_value": v} for k, v in value.parameters.items()},
@@ -56,6 +56,11 @@ def model_config(value: ModelConfig) -> Document:
 def config_datatype(datatype: str) -> str:
     """Return Triton's configuration name of a datatype (`TYPE_FP32`, `TYPE_STRING`)."""
     return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
+
+
+def config_dims(spec: TensorSpec, is_batched: bool) -> list[int]:
+    """Return a tensor's dimensions as the configuration has them; it knows no scalars."""
+    return list(spec.shape[1:] if is_batched else spec.shape) or [1]
 
 
 def statistics(values: Sequence[ModelStatistics]) -> Document:
@@ -72,12 +77,11 @@ def _spec(spec: TensorSpec) -> Document:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _config_spec(spec: TensorSpec, batched: bool) -> Document:
-    dims = spec.shape[1:] if batched else spec.shape
+def _config_spec(spec: TensorSpec, is_batched: bool) -> Document:
     return {
         "name": spec.name,
         "data_type": config_datatype(spec.datatype),
-        "dims": list(dims) or [1],
+        "dims": config_dims(spec, is_batched),
     }
 
 

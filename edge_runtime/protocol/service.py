@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge_runtime.auth import Principal
 from edge_runtime.protocol.types import (
@@ -33,6 +33,10 @@ SERVER_EXTENSIONS = (
     "binary_tensor_data",
     "parameters",
 )
+
+# Where an answer came from, in its parameters: the name of the target and a stable reason code.
+TARGET_PARAMETER: Final = "prime_spark_target"
+REASON_PARAMETER: Final = "prime_spark_reason"
 
 
 @dataclass(frozen=True, slots=True)

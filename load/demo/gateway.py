@@ -15,7 +15,7 @@ import tritonclient.http as triton_http
 from numpy.typing import NDArray
 
 from edge_runtime.protocol.context import SITE_HEADER, TIER_HEADER
-from serve_apps.gateway.service import REASON_PARAMETER, TARGET_PARAMETER
+from edge_runtime.protocol.service import REASON_PARAMETER, TARGET_PARAMETER
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]

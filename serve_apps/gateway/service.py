@@ -18,8 +18,15 @@ from edge_runtime.errors import (
     Unavailable,
     Unsupported,
 )
-from edge_runtime.protocol.classification import classify
-from edge_runtime.protocol.service import SERVER_EXTENSIONS, CallContext, Health, InferResult
+from edge_runtime.protocol.classification import classify_outputs
+from edge_runtime.protocol.service import (
+    REASON_PARAMETER,
+    SERVER_EXTENSIONS,
+    TARGET_PARAMETER,
+    CallContext,
+    Health,
+    InferResult,
+)
 from edge_runtime.protocol.types import (
     InferRequest,
     InferResponse,
@@ -29,7 +36,6 @@ from edge_runtime.protocol.types import (
     ParameterValue,
     RepositoryEntry,
     ServerMetadata,
-    Tensor,
     merge_statistics,
 )
 from serve_apps.gateway.catalogue import Catalogue, ServedModel
@@ -39,9 +45,6 @@ from serve_apps.gateway.targets import TargetTable, failures
 SERVER_NAME: Final = "prime-spark"
 LOAD_POLL_S: Final = 0.05
 LOAD_PARAMETERS: Final = frozenset({"version", "placement"})
-
-TARGET_PARAMETER: Final = "prime_spark_target"
-REASON_PARAMETER: Final = "prime_spark_reason"
 
 
 class GatewayService:
@@ -209,7 +212,9 @@ class GatewayService:
         response = InferResponse(
             model=request.model,
             version=version,
-            outputs=_classified(request, found.outputs, served.version.signature.is_batched),
+            outputs=classify_outputs(
+                request, found.outputs, is_batched=served.version.signature.is_batched
+            ),
             id=request.id,
             parameters={TARGET_PARAMETER: found.target, REASON_PARAMETER: found.reason},
         )
@@ -260,15 +265,3 @@ def _placements(text: str | None, served: ServedModel | None) -> frozenset[str]:
             f"placement must be one or more of {', '.join(sorted(PLACEMENTS))}", field="placement"
         )
     return wanted
-
-
-def _classified(
-    request: InferRequest, outputs: tuple[Tensor, ...], is_batched: bool
-) -> tuple[Tensor, ...]:
-    tops = {output.name: output.classification for output in request.outputs}
-    if not any(tops.values()):
-        return outputs
-    return tuple(
-        classify(tensor, top, is_batched=is_batched) if (top := tops.get(tensor.name)) else tensor
-        for tensor in outputs
-    )

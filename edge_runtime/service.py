@@ -1,0 +1,223 @@
+"""The protocol over one engine: the model server of an edge box, and of tests and benchmarks.
+
+No registry, no routing, no Ray: the models are the sources it was given (a repository on disk),
+loaded and unloaded by name. Without a version the newest loaded one answers, in the order in
+which the sources came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from edge_runtime.engine import Engine, ModelSource
+from edge_runtime.engine.runner import ModelRunner
+from edge_runtime.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    PrimeSparkError,
+    Unavailable,
+    Unsupported,
+)
+from edge_runtime.protocol.classification import classify_outputs
+from edge_runtime.protocol.service import (
+    REASON_PARAMETER,
+    SERVER_EXTENSIONS,
+    TARGET_PARAMETER,
+    CallContext,
+    Health,
+    InferResult,
+)
+from edge_runtime.protocol.types import (
+    InferRequest,
+    InferResponse,
+    ModelConfig,
+    ModelMetadata,
+    ModelStatistics,
+    ParameterValue,
+    RepositoryEntry,
+    ServerMetadata,
+)
+
+SERVER_NAME: Final = "prime-spark-edge"
+REASON: Final = "local"
+
+
+class EngineService:
+    """Answers the protocol from an engine; use on the engine's event loop.
+
+    target: the name that answers carry as their origin.
+    """
+
+    def __init__(
+        self, engine: Engine, sources: Sequence[ModelSource], *, version: str, target: str = "edge"
+    ) -> None:
+        self._engine = engine
+        self._version = version
+        self._target = target
+        self._failures: dict[tuple[str, str], str] = {}
+        self._repository: dict[str, dict[str, ModelSource]] = {}
+        for source in sources:
+            self.add(source)
+
+    def add(self, source: ModelSource) -> None:
+        """Make a version known; it counts as the newest of its model."""
+        versions = self._repository.setdefault(source.model, {})
+        versions.pop(source.version, None)
+        versions[source.version] = source
+
+    async def load_all(self) -> None:
+        """Load every version known; one that cannot be is reported by `health` and the index."""
+        for versions in self._repository.values():
+            for source in versions.values():
+                try:
+                    await self._load(source)
+                except PrimeSparkError:
+                    continue  # `_load` has kept the reason
+
+    def health(self) -> Health:
+        reasons = [f"{name}:{version}: {why}" for (name, version), why in self._failures.items()]
+        return Health("degraded" if reasons else "ready", tuple(reasons))
+
+    def server_metadata(self) -> ServerMetadata:
+        return ServerMetadata(SERVER_NAME, self._version, SERVER_EXTENSIONS)
+
+    def is_model_ready(self, model: str, version: str | None) -> bool:
+        try:
+            self._runner(model, version)
+        except Unavailable:
+            return False
+        return True
+
+    def model_metadata(self, model: str, version: str | None) -> ModelMetadata:
+        backend = self._runner(model, version).backend
+        return ModelMetadata(model, self._loaded(model), backend.platform, backend.signature)
+
+    def model_config(self, model: str, version: str | None) -> ModelConfig:
+        runner = self._runner(model, version)
+        backend, options = runner.backend, runner.options
+        return ModelConfig(
+            name=model,
+            platform=backend.platform,
+            backend=backend.name,
+            signature=backend.signature,
+            max_batch_size=options.max_batch_size if backend.signature.is_batched else 0,
+            max_queue_delay_us=int(options.max_delay_ms * 1e3),
+            instances=max(1, options.instances),
+            parameters={"version": runner.version},
+        )
+
+    async def model_statistics(
+        self, model: str | None, version: str | None
+    ) -> Sequence[ModelStatistics]:
+        if model is None:
+            return sorted(self._engine.statistics(), key=lambda found: (found.name, found.version))
+        chosen = self._runner(model, version)
+        if version is not None:
+            return (chosen.stats.snapshot(),)
+        return [self._engine.runner(model, each).stats.snapshot() for each in self._loaded(model)]
+
+    def repository_index(self, *, ready_only: bool) -> Sequence[RepositoryEntry]:
+        entries: list[RepositoryEntry] = []
+        for model, versions in sorted(self._repository.items()):
+            loaded = self._loaded(model)
+            for version in versions:
+                if version in loaded:
+                    entries.append(RepositoryEntry(model, version, "READY"))
+                elif not ready_only:
+                    why = self._failures.get((model, version), "not loaded")
+                    entries.append(RepositoryEntry(model, version, "UNAVAILABLE", why))
+        return entries
+
+    async def load_model(
+        self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext
+    ) -> None:
+        """Load a version, the newest known without one. Raises what loading raises."""
+        if "config" in parameters or any(name.startswith("file:") for name in parameters):
+            raise Unsupported(
+                "config and file overrides are not offered",
+                field="parameters",
+                hint="put the model into the repository and load it from there",
+            )
+        versions = self._known(model)
+        wanted = _version(parameters) or next(reversed(versions))
+        if wanted not in versions:
+            raise _no_version(model, wanted)
+        try:
+            async with asyncio.timeout_at(context.deadline):
+                await self._load(versions[wanted])
+        except TimeoutError:
+            raise DeadlineExceeded(f"model '{model}' is still loading", field="timeout") from None
+
+    async def unload_model(
+        self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext
+    ) -> None:
+        """Unload a version, or all of them, after finishing what they accepted."""
+        versions = self._known(model)
+        wanted = _version(parameters)
+        if wanted is not None and wanted not in versions:
+            raise _no_version(model, wanted)
+        for version in self._loaded(model) if wanted is None else (wanted,):
+            await self._engine.unload(model, version)
+
+    async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
+        runner = self._runner(request.model, request.version)
+        outputs = await runner.infer(request, deadline=context.deadline, priority=context.priority)
+        response = InferResponse(
+            model=request.model,
+            version=runner.version,
+            outputs=classify_outputs(
+                request, outputs, is_batched=runner.backend.signature.is_batched
+            ),
+            id=request.id,
+            parameters={TARGET_PARAMETER: self._target, REASON_PARAMETER: REASON},
+        )
+        return InferResult(response, self._target, REASON)
+
+    async def _load(self, source: ModelSource) -> None:
+        key = (source.model, source.version)
+        try:
+            await self._engine.load(source)
+        except PrimeSparkError as error:
+            self._failures[key] = error.message
+            raise
+        self._failures.pop(key, None)
+
+    def _runner(self, model: str, version: str | None) -> ModelRunner:
+        """Return what answers for a model. Raises NotFound, or Unavailable if not loaded."""
+        versions = self._known(model)
+        if version is not None and version not in versions:
+            raise _no_version(model, version)
+        loaded = self._loaded(model)
+        wanted = version or (loaded[-1] if loaded else None)
+        if wanted is None or wanted not in loaded:
+            raise Unavailable(
+                f"model '{model}' version '{wanted or next(reversed(versions))}' is not loaded",
+                hint="load it through the repository",
+                retry_after_s=5.0,
+            )
+        return self._engine.runner(model, wanted)
+
+    def _known(self, model: str) -> dict[str, ModelSource]:
+        versions = self._repository.get(model)
+        if versions is None:
+            raise NotFound(f"there is no model '{model[:128]}'", field="model")
+        return versions
+
+    def _loaded(self, model: str) -> tuple[str, ...]:
+        """Loaded versions, oldest first."""
+        loaded = self._engine.loaded
+        return tuple(v for v in self._repository.get(model, ()) if (model, v) in loaded)
+
+
+def _version(parameters: Mapping[str, ParameterValue]) -> str | None:
+    value = parameters.get("version")
+    if value is not None and not isinstance(value, str):
+        raise InvalidInput("parameter 'version' must be text", field="version")
+    return value
+
+
+def _no_version(model: str, version: str) -> NotFound:
+    return NotFound(f"model '{model}' has no version '{version[:64]}'", field="version")
