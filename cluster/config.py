@@ -106,8 +106,13 @@ class EdgeSettings(_Section):
 
 
 class RaySettings(_Section):
-    """cpus: logical CPUs of the head (0: as many as the machine has)."""
+    """cpus: logical CPUs of the head (0: as many as the machine has).
 
+    address: the node address that Ray's processes listen on. On loopback nothing of Ray can be
+    reached from outside; nodes of other machines need the address of a trusted network.
+    """
+
+    address: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]+$")] = "127.0.0.1"
     cpus: Annotated[int, Field(ge=0)] = 0
     object_store_bytes: Annotated[int, Field(ge=78_643_200)] = 200 * 1024 * 1024
 

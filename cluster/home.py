@@ -106,7 +106,8 @@ class Home:
 
     @property
     def lock(self) -> Path:
-        return self.run / "cluster.lock"
+        """Held while a command changes the cluster; outside `run`, which `down` removes."""
+        return self.root / "cluster.lock"
 
     @property
     def front_door(self) -> Path:

@@ -27,6 +27,7 @@ from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
 from serve_apps.gateway.metrics import metrics_text
+from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.sockets import HttpServer, claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
@@ -97,10 +98,13 @@ class Gateway:
             limits,
             metrics_text(self._engine, log, targets, budget),
             budget,
-            extra=(ExtraRoute("/v2/prime-spark/decisions", "metrics:read", log.read),),
+            extra=(
+                ExtraRoute("/v2/prime-spark/decisions", "metrics:read", log.read),
+                ExtraRoute("/v2/prime-spark/targets", "metrics:read", target_overview(targets)),
+            ),
         )
         self._http = HttpServer(app, self._slot.http_path)
-        self._grpc = build_grpc_server(service, authenticator, limits)
+        self._grpc = build_grpc_server(service, authenticator, limits, budget)
         self._grpc.add_insecure_port(f"unix:{self._slot.grpc_path}")
         await asyncio.gather(sync.step(), self._catalogue.refresh())
         await targets.probe()

@@ -1,0 +1,43 @@
+"""`node`: the Ray nodes of this machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cluster.cli.context import invocation, say
+from cluster.cli.life import progress
+
+
+class LocalNode(StrEnum):
+    """The nodes that can be started and killed alone; the head is `up` and `down`."""
+
+    edge = "edge"
+
+
+Which = Annotated[LocalNode, typer.Argument(help="Which node of this machine.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    nodes = typer.Typer(help="Start and kill nodes of this machine.")
+    nodes.command("start")(start)
+    nodes.command("kill")(kill)
+    app.add_typer(nodes, name="node", no_args_is_help=True)
+
+
+def start(context: typer.Context, node: Which) -> None:
+    """Start a node of the running cluster again."""
+    from cluster.launch import start_edge
+
+    start_edge(invocation(context).settings(), progress())
+    say(f"node '{node.value}' has joined")
+
+
+def kill(context: typer.Context, node: Which) -> None:
+    """Kill a node's processes at once (SIGKILL), as a power cut would."""
+    from cluster.launch import kill_edge
+
+    say(f"killed {kill_edge(invocation(context).settings())} processes of node '{node.value}'")

@@ -1,0 +1,161 @@
+"""Ray nodes of this machine: the head, and the labelled edge node beside it.
+
+Ray runs in token mode always (docs/adr/0003): whoever reaches a Ray port and holds no token is
+refused. On one machine its ports are on loopback besides (`cluster.ray_node`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cluster.config import Settings
+from cluster.home import Home
+from cluster.processes import Session, start
+from edge_runtime.errors import Unavailable
+
+HEAD: Final = "head"
+EDGE: Final = "edge"
+TIER_LABEL: Final = "prime-spark/tier"
+SITE_LABEL: Final = "prime-spark/site"
+ACCELERATOR_LABEL: Final = "prime-spark/accelerator"
+START_TIMEOUT_S: Final = 90.0
+_LOG_TAIL: Final = 600
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+_INHERITED: Final = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of this machine: its labels and its share of the processors."""
+
+    name: str
+    tier: str
+    site: str
+    accelerator: str
+    cpus: int
+
+    @property
+    def labels(self) -> str:
+        """The labels as `ray start --labels` takes them."""
+        pairs = (
+            (TIER_LABEL, self.tier),
+            (SITE_LABEL, self.site),
+            (ACCELERATOR_LABEL, self.accelerator),
+        )
+        return ",".join(f"{key}={value}" for key, value in pairs)
+
+
+def nodes(settings: Settings) -> Sequence[Node]:
+    """Return the nodes that belong on this machine, the head first."""
+    head = Node(HEAD, "cloud", settings.site, "none", settings.ray.cpus or os.cpu_count() or 1)
+    edge = settings.edge
+    if not edge.enabled:
+        return (head,)
+    return (head, Node(EDGE, "edge", edge.site, edge.accelerator, edge.cpus))
+
+
+def gcs_address(settings: Settings) -> str:
+    """Return where the head is reached (host:port)."""
+    return f"{settings.ray.address}:{settings.ports.gcs}"
+
+
+def environment(home: Home, settings: Settings) -> dict[str, str]:
+    """Return the environment of every Ray process and of everything that talks to Ray.
+
+    Only what a process needs is inherited, so a shell's leftovers do not change a cluster.
+    """
+    scratch = home.run / "tmp"
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _INHERITED or name.startswith(("PRIME_SPARK_", "COVERAGE_", "SSL_CERT_"))
+    }
+    kept.update(
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(home.ray_token),
+        RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_DEDUP_LOGS="0",
+        TMPDIR=str(scratch),
+        PYTHONUNBUFFERED="1",
+    )
+    if settings.ray.address in _LOOPBACK:
+        kept["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # see cluster.ray_node
+    return kept
+
+
+def begin(home: Home, settings: Settings, node: Node) -> StartingNode:
+    """Start a node's processes; wait for them with its `wait`."""
+    is_local = settings.ray.address in _LOOPBACK
+    program = ["-m", "cluster.ray_node"] if is_local else ["-m", "ray.scripts.scripts"]
+    arguments = [
+        sys.executable,
+        *program,
+        "start",
+        "--disable-usage-stats",
+        f"--node-ip-address={settings.ray.address}",
+        f"--node-name={node.name}",
+        f"--num-cpus={node.cpus}",
+        f"--labels={node.labels}",
+        f"--object-store-memory={settings.ray.object_store_bytes}",
+    ]
+    if node.name == HEAD:
+        arguments += [
+            "--head",
+            "--no-monitor",  # nothing scales machines here; `ray up` starts a head of its own
+            f"--port={settings.ports.gcs}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={settings.ports.dashboard}",
+            f"--temp-dir={home.ray}",
+        ]
+    else:
+        arguments.append(f"--address={gcs_address(settings)}")
+    log = home.logs / f"node-{node.name}.log"
+    log_from = log.stat().st_size if log.exists() else 0
+    child, session = start(home, node.name, arguments, environment(home, settings), log)
+    return StartingNode(node, session, child, log, log_from)
+
+
+@dataclass(frozen=True, slots=True)
+class StartingNode:
+    """A `ray start` that goes on; `wait` returns when the node has joined."""
+
+    node: Node
+    session: Session
+    child: subprocess.Popen[bytes]
+    log: Path
+    log_from: int
+
+    def wait(self) -> None:
+        """Raise Unavailable, with the end of the log, when the node does not come up."""
+        try:
+            code = self.child.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise self._failed(f"is not up after {START_TIMEOUT_S:.0f} s") from None
+        if code != 0:
+            raise self._failed(f"ended with status {code}")
+
+    def _failed(self, what: str) -> Unavailable:
+        with self.log.open("rb") as file:
+            file.seek(self.log_from)
+            tail = file.read()[-_LOG_TAIL:].decode("utf-8", "replace")
+        return Unavailable(
+            f"node '{self.node.name}' {what}: {' '.join(tail.split())}",
+            hint=f"the whole log is {self.log}",
+        )
