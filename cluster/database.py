@@ -2,8 +2,9 @@
 
 Readers never wait for a writer (WAL); one writer at a time, and the others queue for up to
 `busy_timeout_s`. A commit is on the disk when `write` returns (synchronous FULL). Connections
-are lent out one at a time and kept open, so a small read costs tens of microseconds. A process
-that was forked opens its own (https://sqlite.org/howtocorrupt.html, section 2.6).
+are lent out one at a time and kept open, so a small read costs tens of microseconds. Processes
+that share a file are spawned, or forked before it is opened: SQLite's record of its locks does
+not survive a fork (https://sqlite.org/howtocorrupt.html, section 2.6).
 
 The first opening in a process happens under a file lock, because switching a new file to WAL
 does not wait for others that do the same. Errors of SQLite are translated in one place:
@@ -65,10 +66,9 @@ class Database:
         self._schema = schema
         self._busy_timeout_s = busy_timeout_s
         self._idle: list[sqlite3.Connection] = []
-        self._inherited: list[list[sqlite3.Connection]] = []
         self._opening = threading.Lock()
         self._is_open = False
-        self._pid = os.getpid()
+        self._opened_by: int | None = None
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -84,7 +84,7 @@ class Database:
 
     def close(self) -> None:
         """Close what is not in use; the next call opens again."""
-        if self._pid == os.getpid():
+        if self._opened_by == os.getpid():
             while self._idle:
                 self._idle.pop().close()
 
@@ -111,10 +111,8 @@ class Database:
             raise found from error
 
     def _borrow(self) -> sqlite3.Connection:
-        if self._pid != os.getpid():
-            # Closing them here could drop the parent's locks, so they are only kept from use.
-            self._inherited.append(self._idle)
-            self._idle, self._pid = [], os.getpid()
+        if self._opened_by not in (None, os.getpid()):
+            raise RuntimeError(f"{self._path} was opened before a fork; open it in the child")
         try:
             return self._idle.pop()
         except IndexError:
@@ -141,7 +139,7 @@ class Database:
                 self._prepare(connection)
             finally:
                 os.close(lock)
-            self._is_open = True
+            self._is_open, self._opened_by = True, os.getpid()
             return connection
 
     def _connect(self) -> sqlite3.Connection:

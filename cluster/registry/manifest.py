@@ -39,7 +39,14 @@ def encode(manifest: Manifest) -> str:
     """Return the manifest as canonical JSON. Raises InvalidInput when it is too long or no text."""
     try:
         document: Any = _MANIFEST.dump_python(manifest, mode="json", warnings="error")
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        # As UTF-8, because escapes would let a lone surrogate in that no reader takes.
+        text = json.dumps(
+            document,
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
+            ensure_ascii=False,
+        )
         size = len(text.encode())
     except (PydanticSerializationError, UnicodeError, ValueError, TypeError) as error:
         raise InvalidInput(f"this version cannot be written down: {error}", field="card") from None
