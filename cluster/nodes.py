@@ -90,6 +90,7 @@ def environment(home: Home, settings: Settings) -> dict[str, str]:
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(home.ray_token),
         RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
+        RAY_SERVE_ENABLE_DIRECT_INGRESS="0",  # would open a port that asks for no credential
         RAY_USAGE_STATS_ENABLED="0",
         RAY_DEDUP_LOGS="0",
         TMPDIR=str(scratch),

@@ -50,7 +50,7 @@ def holder(port: int) -> str:
         ):
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(connection.pid)
-                words = " ".join(process.cmdline())[:120] or process.name()
+                words = " ".join(" ".join(process.cmdline()).split())[:120] or process.name()
                 return f"process {connection.pid} ({words})"
     return "a process of another user"
 

@@ -18,6 +18,7 @@ from cluster.home import Home
 from cluster.registry.embedded import EmbeddedRegistry
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import PrimeSparkError
+from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.options import engine_defaults
 from serve_apps.replica_log import log_to
@@ -30,6 +31,7 @@ class Inference:
     """Serves calls of the gateway; every method answers on the replica's event loop."""
 
     async def __init__(self, settings: Settings, tier: str) -> None:  # type: ignore[misc]
+        stay_on_loopback()
         home = Home.at(settings.home)
         log_to(home.logs, f"inference-{tier}-{serve.get_replica_context().replica_id.unique_id}")
         defaults = engine_defaults(settings)

@@ -31,6 +31,7 @@ from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.sockets import HttpServer, claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
+from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.options import engine_defaults, protocol_limits
 from serve_apps.replica_log import log_to
@@ -72,6 +73,7 @@ class Gateway:
     """One gateway replica. Serve constructs it on the replica's event loop."""
 
     async def __init__(self, settings: Settings, version: str) -> None:  # type: ignore[misc]
+        stay_on_loopback()
         home = Home.at(settings.home)
         self._slot = claim_slot(home, settings.gateway.max_replicas)
         log_to(home.logs, f"gateway-{self._slot.number}")
