@@ -212,7 +212,9 @@ def _translate(error: sqlite3.Error, name: str, path: Path) -> PrimeSparkError |
         is_damaged = isinstance(error, sqlite3.OperationalError)
         return Corrupt(f"{name} is damaged: {error} ({path})") if is_damaged else None
     primary = code & 0xFF
-    if primary in _DAMAGED or code == sqlite3.SQLITE_IOERR_CORRUPTFS:
+    # SQLITE_ERROR: our statements are fixed and the schema's version was checked, so a table or
+    # column that is not there was damaged in the file.
+    if primary in _DAMAGED or code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR_CORRUPTFS):
         return Corrupt(
             f"{name} is damaged: {error} ({path})", hint="restore the file from a backup"
         )

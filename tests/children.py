@@ -1,0 +1,59 @@
+"""Child processes for tests that race or kill them: forked, so that they start in milliseconds.
+
+Close what is shared by file (an SQLite store) in the parent before forking.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+Result = TypeVar("Result")
+
+_FORK = multiprocessing.get_context("fork")
+
+
+def race(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """Run `work(number)` in this many processes that begin together; return what each said."""
+    barrier = _FORK.Barrier(count)
+    results: Any = _FORK.SimpleQueue()
+
+    def child(number: int) -> None:
+        barrier.wait(30)
+        results.put((number, work(number)))
+
+    children = [_FORK.Process(target=child, args=(number,)) for number in range(count)]
+    for process in children:
+        process.start()
+    found = {}
+    for process in children:
+        process.join(60)
+        assert process.exitcode == 0, f"a child ended with {process.exitcode}"
+        number, result = results.get()
+        found[number] = result
+    return [found[number] for number in range(count)]
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Run `work` in a child and return its process id; it exits with 0, or 1 on an exception."""
+    pid = os.fork()
+    if pid == 0:
+        _work_and_leave(work)
+    return pid
+
+
+def exit_status(pid: int) -> int:
+    """Wait for a child; return its exit code, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _work_and_leave(work: Callable[[], object]) -> NoReturn:
+    try:
+        work()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os._exit(0)
