@@ -109,6 +109,9 @@ class Database:
             if found is None:
                 raise
             raise found from error
+        except UnicodeDecodeError as error:
+            # Damaged text reached an error message of SQLite before it could be raised.
+            raise _damaged(self._schema.name, self._path, error) from error
 
     def _borrow(self) -> sqlite3.Connection:
         if self._opened_by not in (None, os.getpid()):
@@ -210,14 +213,12 @@ def _translate(error: sqlite3.Error, name: str, path: Path) -> PrimeSparkError |
     if code is None:
         # The module itself raises this one, for text that is not UTF-8.
         is_damaged = isinstance(error, sqlite3.OperationalError)
-        return Corrupt(f"{name} is damaged: {error} ({path})") if is_damaged else None
+        return _damaged(name, path, error) if is_damaged else None
     primary = code & 0xFF
     # SQLITE_ERROR: our statements are fixed and the schema's version was checked, so a table or
     # column that is not there was damaged in the file.
     if primary in _DAMAGED or code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR_CORRUPTFS):
-        return Corrupt(
-            f"{name} is damaged: {error} ({path})", hint="restore the file from a backup"
-        )
+        return _damaged(name, path, error)
     if primary in _BUSY:
         return Unavailable(f"{name} is busy: others are writing ({path})", retry_after_s=RETRY_S)
     if primary in _UNUSABLE:
@@ -226,3 +227,7 @@ def _translate(error: sqlite3.Error, name: str, path: Path) -> PrimeSparkError |
             hint="is the disk full, or the folder not writable for this user?",
         )
     return None
+
+
+def _damaged(name: str, path: Path, error: Exception) -> Corrupt:
+    return Corrupt(f"{name} is damaged: {error} ({path})", hint="restore the file from a backup")

@@ -16,13 +16,15 @@ Nothing else is touched. Remove this when `ray start` honours `--node-ip-address
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 
 def main() -> int:
     """Run Ray's own command line with those three changes."""
     from ray._private import ray_constants, services
-    from ray.scripts import scripts
+    from ray.scripts import scripts as command_line
 
+    scripts: Any = command_line
     ray_constants.ENABLE_RAY_CLUSTER = True
     services.resolve_ip_for_localhost = _unchanged
     services.get_node_ip_address = _loopback

@@ -24,12 +24,11 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from cluster.config import Settings, load_settings
 from cluster.home import Home
+from cluster.nodes import SITE_LABEL, TIER_LABEL
 from edge_runtime.errors import PrimeSparkError, Unavailable
 from serve_apps.gateway.app import Gateway
 from serve_apps.inference import Inference
 
-TIER_LABEL: Final = "prime-spark/tier"
-SITE_LABEL: Final = "prime-spark/site"
 NAMESPACE: Final = "prime-spark"
 GATEWAY_ONGOING: Final = 4096  # the front door and the engines bound the work, not Serve
 INFERENCE_ONGOING: Final = 1024
@@ -113,7 +112,7 @@ def _why(status: Any) -> str:
 
 def _inference(settings: Settings, tier: str, site: str) -> Any:
     scale = settings.inference
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(  # typed as a decorator even when it is given the class
         Inference,
         name="Inference",
         max_ongoing_requests=INFERENCE_ONGOING,
@@ -139,7 +138,7 @@ def _inference(settings: Settings, tier: str, site: str) -> Any:
 
 
 def _gateway(settings: Settings) -> Any:
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         Gateway,
         name="Gateway",
         num_replicas=settings.gateway.replicas,

@@ -19,9 +19,10 @@ def stay_on_loopback() -> None:
     address = ray.util.get_node_ip_address()
     if not address.startswith("127."):
         return
-    add_port = replica.add_port_to_grpc_server
+    module: Any = replica
+    add_port = module.add_port_to_grpc_server
 
     def on_node_address(server: Any, wanted: str) -> Any:
         return add_port(server, wanted.replace("[::]", address, 1))
 
-    replica.add_port_to_grpc_server = on_node_address
+    module.add_port_to_grpc_server = on_node_address

@@ -149,15 +149,16 @@ def serving(db: sqlite3.Connection) -> tuple[ServingEntry, ...]:
 def generation(db: sqlite3.Connection) -> int:
     """Return the number of the current state. Raises Corrupt."""
     row = db.execute("SELECT generation FROM state").fetchone()
-    if row is None:
+    if row is None or not isinstance(row[0], int):
         raise Corrupt("the registry lost its generation")
-    return int(row[0])
+    return row[0]
 
 
 def next_generation(db: sqlite3.Connection) -> int:
     """Count a change that servers have to know of; return the new generation."""
-    db.execute("UPDATE state SET generation = generation + 1")
-    return generation(db)
+    following = generation(db) + 1
+    db.execute("UPDATE state SET generation = ?", (following,))
+    return following
 
 
 def record(

