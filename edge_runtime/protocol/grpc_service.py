@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-import grpc  # type: ignore[import-untyped]
-import grpc.aio  # type: ignore[import-untyped]
+import grpc
+import grpc.aio
 from google.protobuf.message import Message
 
 from edge_runtime.auth import Authenticator, Principal

@@ -115,7 +115,7 @@ async def _running(
     rest_server = uvicorn.Server(config)
     task = asyncio.create_task(rest_server.serve(sockets=[listener]))
     await grpc_server.start()
-    while not rest_server.started:
+    while not rest_server.started:  # noqa: ASYNC110 (only a flag)
         await asyncio.sleep(0.01)
     try:
         yield LiveServer(
