@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +37,9 @@ REFUSED_HEADERS = ("jku", "x5u", "jwk", "x5c", "crit")
 HINT = "get one with `prime-spark token` and send it as `Authorization: Bearer TOKEN`"
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
+# Deeply nested JSON: PyJWT translates the RecursionError only in its later releases.
+_UNREADABLE = (jwt.PyJWTError, RecursionError)
+_END_OF_TIME = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class TokenVerifier:
     def _principal(self, token: str, now: float) -> Principal:
         try:
             claims = jwt.decode(token, options={"verify_signature": False})
-        except jwt.PyJWTError:
+        except _UNREADABLE:
             raise _refuse("the token's claims cannot be read") from None
         missing = [name for name in REQUIRED_CLAIMS if name not in claims]
         if missing:
@@ -103,7 +105,7 @@ class TokenVerifier:
         if claims["iss"] != self._issuer or self._audience not in audiences:
             raise _refuse("the token was issued by or for somebody else")
         expires, not_before = claims["exp"], claims["nbf"]
-        if not _is_time(expires) or not _is_time(not_before):
+        if not all(map(_is_time, (expires, not_before, claims["iat"]))):
             raise _refuse("the token's times are not numbers")
         if now >= expires + LEEWAY_S:
             raise _refuse("the token has expired")
@@ -144,7 +146,7 @@ class Authenticator:
     def authenticate(self, authorization: str | None, api_key: str | None = None) -> Principal:
         """Return the caller. Raises Unauthenticated when no credential holds."""
         credential = api_key or _bearer(authorization)
-        digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
         hit = self._seen.get(digest)
         if hit is not None and now < hit[0]:
@@ -188,7 +190,7 @@ def _header(token: str) -> Mapping[str, object]:
         _decode_segment(segment)
     try:
         header = jwt.get_unverified_header(token)
-    except jwt.PyJWTError:
+    except _UNREADABLE:
         raise _refuse("the token's header cannot be read") from None
     if header.get("alg") != "EdDSA":
         raise _refuse("the token's algorithm must be EdDSA")
@@ -217,11 +219,13 @@ def _load_keys(jwks: Mapping[str, object]) -> Sequence[tuple[str, Ed25519PublicK
     listed = jwks.get("keys")
     keys: list[tuple[str, Ed25519PublicKey]] = []
     for entry in listed if isinstance(listed, list) else []:
+        if not isinstance(entry, Mapping):
+            continue
         usable = (
             entry.get("kty") == "OKP"
             and entry.get("crv") == "Ed25519"
             and entry.get("use", "sig") == "sig"
-            and "verify" in entry.get("key_ops", ["verify"])
+            and _may_verify(entry.get("key_ops", ["verify"]))
             and entry.get("alg", "EdDSA") == "EdDSA"
         )
         kid, x = entry.get("kid"), entry.get("x")
@@ -231,9 +235,15 @@ def _load_keys(jwks: Mapping[str, object]) -> Sequence[tuple[str, Ed25519PublicK
     return keys
 
 
+def _may_verify(key_ops: object) -> bool:
+    return isinstance(key_ops, list) and "verify" in key_ops
+
+
 def _is_time(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)  # type: ignore[arg-type]
+    """Tell whether this is a number of seconds; JSON as Python reads it has NaN and bigger ones."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -_END_OF_TIME < value < _END_OF_TIME
 
 
 def _refuse(why: str) -> Unauthenticated:
