@@ -15,7 +15,7 @@ from cluster.identity.apikeys import ApiKeyStore
 from edge_runtime.auth import Authenticator, Principal, TokenVerifier
 from edge_runtime.errors import Corrupt, InvalidInput, NotFound, Unauthenticated
 from tests.children import race
-from tests.edge_runtime.test_auth import JWK
+from tests.edge_runtime.tokens import JWK
 
 NOW = 1_700_000_000.0
 
