@@ -8,6 +8,9 @@ the wait is the work ahead divided by the workers; nothing is assumed about its 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+MIN_RETRY_S: Final = 0.1  # sooner, a refused caller who obeys would add to the overload
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,9 @@ def admit(
     """
     wait_s = state.work_ahead_s / max(1, state.workers)
     if state.queued >= state.capacity:
-        return Refused("queue_full", max(wait_s, 0.1))
+        return Refused("queue_full", max(wait_s, MIN_RETRY_S))
     if wait_s > max_wait_s:
-        return Refused("queue_wait", wait_s - max_wait_s)
+        return Refused("queue_wait", max(wait_s - max_wait_s, MIN_RETRY_S))
     if wait_s + service_s > slack_s:
-        return Refused("deadline", wait_s)
+        return Refused("deadline", max(wait_s, MIN_RETRY_S))
     return Admitted(wait_s)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.backends.base import BackendLoader, BackendOptions
 from edge_runtime.backends.onnx import load_onnx
@@ -106,8 +109,13 @@ class Engine:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._open(source))
             self._loading[key] = task
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
-        await asyncio.shield(task)
+            task.add_done_callback(lambda done: self._finish_loading(key, done))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by `close`; this caller is told why
+                raise Unavailable("the engine is being closed") from None
+            raise
 
     async def unload(self, model: str, version: str) -> None:
         """Stop serving a model, finish what it accepted, give its memory back."""
@@ -142,12 +150,19 @@ class Engine:
         return tuple(self._runners.values())
 
     async def close(self) -> None:
-        """Unload everything and end the threads."""
+        """Unload everything, all models at the same time, and end the threads."""
         for task in list(self._loading.values()):
             task.cancel()
-        for model, version in list(self._runners):
-            await self.unload(model, version)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        async with asyncio.TaskGroup() as unloading:
+            for model, version in {*self._loading, *self._runners}:
+                unloading.create_task(self.unload(model, version))
+        end = partial(self._pool.shutdown, wait=True, cancel_futures=True)
+        await asyncio.get_running_loop().run_in_executor(None, end)  # a last run may go on
+
+    def _finish_loading(self, key: Key, done: asyncio.Task[ModelRunner]) -> None:
+        del self._loading[key]
+        if not done.cancelled():
+            done.exception()  # whoever waits is told; perhaps nobody waits any more
 
     async def _open(self, source: ModelSource) -> ModelRunner:
         loader = self._loaders.get(source.format)
@@ -168,7 +183,11 @@ class Engine:
             self._threads,
             self._wall,
         )
-        await runner.warm_up()
+        try:
+            await runner.warm_up()
+        except BaseException:
+            backend.close()
+            raise
         self._runners[(source.model, source.version)] = runner
         logger.info("loaded %s version %s from %s", source.model, source.version, source.path.name)
         return runner
@@ -186,20 +205,27 @@ def _load(runner: ModelRunner) -> LoadReport:
 def model_options(defaults: ModelOptions, overrides: Mapping[str, object]) -> ModelOptions:
     """Apply a model's own options to the defaults. Raises InvalidInput naming the option."""
     known = {f.name: f.type for f in fields(ModelOptions)}
-    values: dict[str, float | int] = {}
+    values: dict[str, Any] = {}
     for name, value in overrides.items():
         if name not in known:
             raise InvalidInput(
                 f"unknown serving option '{name}'", field=name, hint="use " + ", ".join(known)
             )
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or value < 0 or (known[name] == "int" and value != int(value)):  # type: ignore[operator,call-overload]
-            raise InvalidInput(f"serving option '{name}' must be a number, 0 or more", field=name)
-        values[name] = int(value) if known[name] == "int" else float(value)  # type: ignore[call-overload,arg-type]
-    merged = {f.name: values.get(f.name, getattr(defaults, f.name)) for f in fields(ModelOptions)}
-    if merged["max_batch_size"] < 1 or merged["max_queue"] < 1 or merged["intra_op_threads"] < 1:
+        values[name] = _option(name, value, is_whole=known[name] == "int")
+    merged = replace(defaults, **values)
+    if merged.max_batch_size < 1 or merged.max_queue < 1 or merged.intra_op_threads < 1:
         raise InvalidInput("max_batch_size, max_queue and intra_op_threads must be 1 or more")
-    return ModelOptions(**merged)
+    return merged
+
+
+def _option(name: str, value: object, *, is_whole: bool) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise InvalidInput(f"serving option '{name}' must be a number, 0 or more", field=name)
+    if not is_whole:
+        return float(value)
+    if value != int(value):
+        raise InvalidInput(f"serving option '{name}' must be a whole number", field=name)
+    return int(value)
 
 
 def _trim_heap() -> None:

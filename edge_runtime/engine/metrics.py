@@ -65,7 +65,7 @@ def _requests(stats: Iterable[ModelStats]) -> Metric:
     for s in stats:
         outcomes = (
             ("success", s.success.count),
-            ("error", s.fail.count),
+            ("error", s.fail.count - s.expired),
             ("rejected", s.rejected),
             ("expired", s.expired),
             ("cancelled", s.cancel.count),

@@ -76,17 +76,21 @@ class RequestQueue(Generic[T]):
 
     def head(self) -> Entry[T] | None:
         """Return the most urgent entry without taking it."""
-        best: Entry[T] | None = None
+        return min(self.heads(), default=None)
+
+    def heads(self) -> list[Entry[T]]:
+        """Return the most urgent entry of each bucket, in no order."""
+        found: list[Entry[T]] = []
         for bucket in list(self._heaps):
             heap = self._heaps[bucket]
             while heap and not heap[0].is_live:
                 heapq.heappop(heap)
                 self._stored -= 1
-            if not heap:
+            if heap:
+                found.append(heap[0])
+            else:
                 del self._heaps[bucket]
-            elif best is None or heap[0] < best:
-                best = heap[0]
-        return best
+        return found
 
     def rows_behind(self, head: Entry[T], limit: int) -> int:
         """Count the rows that wait in the head's bucket, up to limit."""
@@ -98,11 +102,8 @@ class RequestQueue(Generic[T]):
                     break
         return rows
 
-    def take_batch(self, max_rows: int) -> list[Entry[T]]:
-        """Take the head and what stacks onto it, at most max_rows (one entry may exceed it)."""
-        head = self.head()
-        if head is None:
-            return []
+    def take_batch(self, head: Entry[T], max_rows: int) -> list[Entry[T]]:
+        """Take a bucket's head and what stacks onto it: max_rows at most, or the head alone."""
         heap = self._heaps[head.bucket]
         taken: list[Entry[T]] = []
         rows = 0

@@ -31,7 +31,6 @@ from edge_runtime.errors import (
     DeadlineExceeded,
     InvalidInput,
     Overloaded,
-    PrimeSparkError,
     Unavailable,
 )
 from edge_runtime.protocol.types import Array, InferRequest, Tensor
@@ -40,6 +39,8 @@ from policies.admission import QueueState, Refused, admit
 logger = logging.getLogger(__name__)
 
 INLINE_S: Final = 0.0005  # a thread hop costs about 0.1 ms, a stalled loop everybody's time
+WARM_UP_S: Final = 0.5  # loading a slow model must not take seconds more
+ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
 PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
 
 
@@ -88,9 +89,12 @@ class _Batch:
     def leave(self) -> None:
         self.waiters -= 1
         if self.waiters == 0:
-            self.is_abandoned = True
-            if self.run is not None:
-                self.run.abort()
+            self.abandon()
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
+        if self.run is not None:
+            self.run.abort()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class ModelRunner:
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._runs: dict[asyncio.Task[None], _Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._idle = asyncio.Event()
@@ -159,15 +163,6 @@ class ModelRunner:
 
         Raises InvalidInput, Overloaded, DeadlineExceeded or Unavailable (model unloading).
         """
-        try:
-            return await self._infer(request, deadline, priority)
-        except DeadlineExceeded:
-            self.stats.expired += 1
-            raise
-
-    async def _infer(
-        self, request: InferRequest, deadline: float, priority: int
-    ) -> tuple[Tensor, ...]:
         now = asyncio.get_running_loop().time()
         if self._is_closing:
             raise Unavailable(f"model '{self.model}' is being unloaded", retry_after_s=1.0)
@@ -192,22 +187,30 @@ class ModelRunner:
         A model that refuses them (a free dimension that may not be 1) simply starts cold.
         """
         loop = asyncio.get_running_loop()
-        for rows in (1, 1, 1, self.options.max_batch_size):
+        for turn, rows in enumerate((1, 1, 1, self.options.max_batch_size)):
             work = sample_work(self.backend.signature, rows)
             if work is None:
                 return
-            batch = _Batch([])
             try:
-                _, timing = await loop.run_in_executor(self._pool, self._execute, batch, [work])
+                _, timing = await loop.run_in_executor(
+                    self._pool, self._execute, _Batch([]), [work]
+                )
             except InvalidInput as error:
                 logger.debug("no warm-up for %s: %s", self.model, error)
                 return
-            self.service.saw(work.rows, timing.infer_ns / 1e9)
-            if rows == 1 and self.service.estimate(1) * self.options.max_batch_size > 0.5:
+            seconds = timing.infer_ns / 1e9
+            is_slow = rows == 1 and seconds * self.options.max_batch_size > WARM_UP_S
+            if turn > 0 or is_slow:  # the first run also allocates and says little of the next
+                self.service.saw(work.rows, seconds)
+            if is_slow:
                 return
 
-    async def close(self, drain_s: float) -> None:
-        """Refuse new requests, finish the accepted ones within drain_s, free the model."""
+    async def close(self, drain_s: float, abort_s: float = ABORT_S) -> None:
+        """Refuse new requests, finish the accepted ones within drain_s, free the model.
+
+        What is not finished by then is told so and aborted; a run that has not stopped abort_s
+        later is left behind.
+        """
         self._is_closing = True
         try:
             async with asyncio.timeout(drain_s):
@@ -215,19 +218,34 @@ class ModelRunner:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
-            gone = Unavailable(f"model '{self.model}' was unloaded", retry_after_s=1.0)
-            while batch := self._queue.take_batch(self.options.max_queue):
-                for entry in batch:
-                    self._settle(entry.item, error=gone)
-            for task in list(self._tasks):
-                task.cancel()
+            await self._give_up(abort_s)
         if self._timer is not None:
             self._timer.cancel()
         self.backend.close()
 
+    async def _give_up(self, abort_s: float) -> None:
+        """Tell everybody who still waits, and stop what still runs."""
+        gone = Unavailable(f"model '{self.model}' was unloaded", retry_after_s=1.0)
+        while (head := self._queue.head()) is not None:
+            self._drop(head, gone)
+        runs = dict(self._runs)
+        for batch in runs.values():
+            for job in batch.jobs:
+                self._settle(job, error=gone)
+                if job.batch is not None:
+                    job.batch.abandon()
+        if runs:
+            _, stuck = await asyncio.wait(runs, timeout=abort_s)
+            for task in stuck:
+                logger.error("a run of %s does not stop; its thread is lost", self.model)
+                task.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
+
     def _admit(self, work: Work, slack_s: float, is_idle: bool) -> None:
         if slack_s <= 0:
-            raise self._late()
+            late = self._late()
+            self._failed(late, 0.0)
+            raise late
         state = QueueState(
             len(self._queue), self.options.max_queue, self.work_ahead_s, self.workers
         )
@@ -246,8 +264,8 @@ class ModelRunner:
         began = time.perf_counter_ns()
         try:
             arrays = self.backend.prepare(work.inputs, work.outputs).execute()
-        except PrimeSparkError:
-            self.stats.fail.add(time.perf_counter_ns() - began)
+        except Exception as error:
+            self._failed(error, (time.perf_counter_ns() - began) / 1e9)
             raise
         infer_ns = time.perf_counter_ns() - began
         self.service.saw(work.rows, infer_ns / 1e9)
@@ -271,20 +289,36 @@ class ModelRunner:
             async with asyncio.timeout_at(deadline):
                 return await job.future
         except TimeoutError:
-            raise self._late() from None
+            if job.future.done() and not job.future.cancelled():
+                return job.future.result()  # it came in the same moment
+            late = self._late()
+            self._failed(late, asyncio.get_running_loop().time() - now)
+            raise late from None
+        except asyncio.CancelledError:
+            if job.future.cancelled():
+                waited_s = asyncio.get_running_loop().time() - now
+                self.stats.cancel.add(int(waited_s * 1e9))
+            else:
+                job.future.exception()  # nobody is left to hear of it
+            raise
         finally:
-            if not job.future.done() or job.future.cancelled():
-                self._abandon(job)
-                if self._queue.remove(entry):
-                    self._queued_rows -= work.rows
-                    self._check_idle()
+            if not job.future.done():
+                job.future.cancel()
+            if job.future.cancelled():
+                self._leave(entry)
 
-    def _abandon(self, job: _Job) -> None:
-        waited_s = asyncio.get_running_loop().time() - job.queued_at
-        self.stats.cancel.add(int(waited_s * 1e9))
-        job.future.cancel()
-        if job.batch is not None:
-            job.batch.leave()
+    def _leave(self, entry: Entry[_Job]) -> None:
+        """Free the place of a request that nobody waits for any more."""
+        if entry.item.batch is not None:
+            entry.item.batch.leave()
+        elif self._queue.remove(entry):
+            self._queued_rows -= entry.rows
+            self._check_idle()
+
+    def _drop(self, entry: Entry[_Job], error: Exception) -> None:
+        self._queue.remove(entry)
+        self._queued_rows -= entry.rows
+        self._settle(entry.item, error=error)
 
     def _pump(self) -> None:
         """Start batches while workers are free and the queue holds something ready."""
@@ -292,20 +326,32 @@ class ModelRunner:
         while self._running < self.workers:
             head = self._queue.head()
             if head is None:
-                return
+                break
             now = loop.time()
             if head.item.deadline <= now:
-                self._queue.remove(head)
-                self._queued_rows -= head.rows
-                self._settle(head.item, error=self._late())
+                self._drop(head, self._late())
                 continue
-            ready_at = head.item.queued_at + self.options.max_delay_ms / 1e3
-            if now < ready_at and not self._has_full_batch(head):
-                self._wake_at(ready_at)
-                return
-            entries = self._queue.take_batch(self.options.max_batch_size)
+            if not self._is_ready(head, now):
+                # Others need not wait for an incomplete batch, however urgent it is.
+                heads = self._queue.heads()
+                ready = [other for other in heads if self._is_ready(other, now)]
+                if not ready:
+                    self._wake_at(min(self._ready_at(other) for other in heads))
+                    break
+                head = min(ready)
+            entries = self._queue.take_batch(head, self.options.max_batch_size)
             self._queued_rows -= sum(entry.rows for entry in entries)
             self._start([entry.item for entry in entries], now)
+        self._check_idle()
+
+    def _is_ready(self, head: Entry[_Job], now: float) -> bool:
+        return self._ready_at(head) <= now or self._has_full_batch(head)
+
+    def _ready_at(self, head: Entry[_Job]) -> float:
+        """Return when an incomplete batch starts: after the delay, or half of the head's time."""
+        job = head.item
+        delay_s = min(self.options.max_delay_ms / 1e3, (job.deadline - job.queued_at) / 2)
+        return job.queued_at + delay_s
 
     def _has_full_batch(self, head: Entry[_Job]) -> bool:
         wanted = self.options.max_batch_size
@@ -324,8 +370,8 @@ class ModelRunner:
         self._running += 1
         self._running_rows += sum(job.work.rows for job in jobs)
         task = asyncio.get_running_loop().create_task(self._run(batch))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._runs[task] = batch
+        task.add_done_callback(self._runs.pop)
 
     async def _run(self, batch: _Batch) -> None:
         rows = sum(job.work.rows for job in batch.jobs)
@@ -335,7 +381,6 @@ class ModelRunner:
             self._running -= 1
             self._running_rows -= rows
             self._pump()
-            self._check_idle()
 
     async def _compute_batch(self, batch: _Batch) -> None:
         loop = asyncio.get_running_loop()
@@ -344,24 +389,15 @@ class ModelRunner:
             parts, timing = await loop.run_in_executor(self._pool, self._execute, batch, works)
         except Cancelled:
             return
-        except (PrimeSparkError, ValueError) as error:
+        except Exception as error:
             if len(batch.jobs) == 1:
                 self._settle(batch.jobs[0], error=error)
                 return
             # One bad request must not fail its neighbours: run each alone.
             for job in batch.jobs:
                 if not job.future.done():
-                    alone = _Batch([job])
-                    job.batch = alone
-                    await self._compute_batch(alone)
-            return
-        except asyncio.CancelledError:
-            for job in batch.jobs:
-                self._settle(job, error=Unavailable(f"model '{self.model}' was unloaded"))
-            raise
-        except Exception as error:
-            for job in batch.jobs:
-                self._settle(job, error=error)
+                    job.batch = _Batch([job])
+                    await self._compute_batch(job.batch)
             return
         rows = sum(work.rows for work in works)
         self.service.saw(rows, timing.infer_ns / 1e9)
@@ -396,12 +432,17 @@ class ModelRunner:
             return
         now = asyncio.get_running_loop().time()
         if error is not None:
-            self.stats.fail.add(int((now - job.queued_at) * 1e9))
+            self._failed(error, now - job.queued_at)
             job.future.set_exception(error)
         elif arrays is not None:
             queued_s = job.started_at - job.queued_at
             self.stats.succeeded(now - job.queued_at, queued_s, int(self._wall() * 1e3))
             job.future.set_result(arrays)
+
+    def _failed(self, error: Exception, seconds: float) -> None:
+        self.stats.fail.add(int(seconds * 1e9))
+        if isinstance(error, DeadlineExceeded):
+            self.stats.expired += 1
 
     def _check_idle(self) -> None:
         if not self._queue and not self._running:

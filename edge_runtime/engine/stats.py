@@ -15,6 +15,8 @@ LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 _SMOOTHING = 0.2
+_LARGE_BATCH = 256  # from here on sizes are counted by powers of two, so that callers who send
+# every size do not fill the memory
 
 
 @dataclass(slots=True)
@@ -31,7 +33,11 @@ class _Duration:
 
 
 class ModelStats:
-    """Counters of one loaded model version, since it was loaded."""
+    """Counters of one loaded model version, since it was loaded.
+
+    Every request taken in ends as one of success, fail or cancel; expired counts those of the
+    failed whose deadline passed. rejected were not taken in.
+    """
 
     def __init__(self, model: str, version: str) -> None:
         self.model = model
@@ -59,9 +65,10 @@ class ModelStats:
         self.compute_input.add(input_ns)
         self.compute_infer.add(infer_ns)
         self.compute_output.add(output_ns)
-        parts = self._batches.get(rows)
+        size = rows if rows <= _LARGE_BATCH else 1 << (rows.bit_length() - 1)
+        parts = self._batches.get(size)
         if parts is None:
-            parts = self._batches[rows] = (_Duration(), _Duration(), _Duration())
+            parts = self._batches[size] = (_Duration(), _Duration(), _Duration())
         for part, ns in zip(parts, (input_ns, infer_ns, output_ns), strict=True):
             part.add(ns)
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from edge_runtime.engine.runner import ModelOptions, ModelRunner
+from tests.edge_runtime.engine.gate import GateBackend
+
+Serve = Callable[..., ModelRunner]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Make runners on a pool of two threads; nothing of them may be left at the end."""
+    pool = ThreadPoolExecutor(2, thread_name_prefix="worker")
+    made: list[ModelRunner] = []
+
+    def make(backend: GateBackend, **options: float) -> ModelRunner:
+        options.setdefault("instances", 1)
+        runner = ModelRunner("m", "1", backend, ModelOptions(**options), pool, 2)  # type: ignore[arg-type]
+        made.append(runner)
+        return runner
+
+    yield make
+    for runner in made:
+        runner.backend.gate.set()  # type: ignore[attr-defined]
+        await runner.close(10.0)
+        assert (runner.queued, runner.running, runner.work_ahead_s) == (0, 0, 0.0)
+    await asyncio.sleep(0)  # tasks that are done leave the loop in its next turn
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    pool.shutdown()

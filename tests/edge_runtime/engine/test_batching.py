@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from edge_runtime.engine.runner import ModelOptions, ModelRunner
+from edge_runtime.errors import InvalidInput
+from edge_runtime.protocol.types import RequestedOutput, Signature, Tensor, TensorSpec
+from tests.edge_runtime.engine.conftest import Serve
+from tests.edge_runtime.engine.gate import Floats, GateBackend, later, request, until
+
+HOUR_MS = 3_600_000.0
+
+
+async def busy(runner: ModelRunner, backend: GateBackend) -> asyncio.Task[tuple[Tensor, ...]]:
+    """Occupy the only worker until the gate opens."""
+    task = asyncio.create_task(runner.infer(request([0.0]), deadline=later()))
+    await until(lambda: len(backend.inputs) == 1)
+    return task
+
+
+def ask(
+    runner: ModelRunner, *rows: list[float], priority: int = 0, seconds: float = 60.0
+) -> asyncio.Task[tuple[Tensor, ...]]:
+    return asyncio.create_task(
+        runner.infer(request(*rows), deadline=later(seconds), priority=priority)
+    )
+
+
+def answers(outputs: list[tuple[Tensor, ...]]) -> list[list[list[float]]]:
+    return [tensor.data.tolist() for (tensor,) in outputs]
+
+
+async def test_requests_that_wait_for_a_worker_run_as_one_batch(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend)
+    first = await busy(runner, backend)
+    waiting = [ask(runner, [float(i)], [float(-i)]) for i in range(3)]
+    await until(lambda: runner.queued == 3)
+    backend.gate.set()
+    assert answers([await first]) == [[[0.0]]]
+    expected = [[[2.0 * i], [-2.0 * i]] for i in range(3)]
+    assert answers([await task for task in waiting]) == expected
+    assert backend.rows == [1, 6]
+
+
+async def test_a_batch_holds_no_more_rows_than_the_option_says(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend, max_batch_size=4)
+    tasks = [await busy(runner, backend)]
+    tasks += [ask(runner, *([[1.0]] * rows)) for rows in (2, 2, 3, 9, 1)]
+    await until(lambda: runner.queued == 5)
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    assert backend.rows == [1, 4, 3, 9, 1]
+
+
+async def test_requests_of_different_shapes_are_not_stacked(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend)
+    tasks = [await busy(runner, backend)]
+    tasks += [ask(runner, row) for row in ([1.0], [1.0, 2.0], [3.0], [4.0, 5.0])]
+    await until(lambda: runner.queued == 4)
+    backend.gate.set()
+    found = answers([await task for task in tasks])
+    assert found[1:] == [[[2.0]], [[2.0, 4.0]], [[6.0]], [[8.0, 10.0]]]
+    assert sorted(x.shape for x in backend.inputs) == [(1, 1), (2, 1), (2, 2)]
+
+
+async def test_the_most_urgent_request_goes_first(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend, max_batch_size=1)
+    tasks = [await busy(runner, backend)]
+    for value, priority, seconds in ((1.0, 1, 50.0), (2.0, 0, 60.0), (3.0, 0, 40.0)):
+        tasks.append(ask(runner, [value], priority=priority, seconds=seconds))
+    await until(lambda: runner.queued == 3)
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    assert [float(x[0, 0]) for x in backend.inputs] == [0.0, 3.0, 2.0, 1.0]
+
+
+async def test_an_incomplete_batch_waits_for_more_and_starts_when_it_is_full(
+    serve: Serve,
+) -> None:
+    backend = GateBackend()
+    runner = serve(backend, max_batch_size=2, max_delay_ms=HOUR_MS)
+    first = ask(runner, [1.0], seconds=7200.0)
+    await until(lambda: runner.queued == 1)
+    assert backend.rows == []
+    second = ask(runner, [2.0], seconds=7200.0)
+    assert answers([await first, await second]) == [[[2.0]], [[4.0]]]
+    assert backend.rows == [2]
+
+
+async def test_an_incomplete_batch_starts_when_the_delay_is_over(serve: Serve) -> None:
+    backend = GateBackend()
+    runner = serve(backend, max_batch_size=8, max_delay_ms=30.0)
+    assert answers([await ask(runner, [1.0])]) == [[[2.0]]]
+    assert backend.rows == [1]
+
+
+async def test_waiting_for_more_does_not_use_up_a_request_s_own_time(serve: Serve) -> None:
+    backend = GateBackend()
+    runner = serve(backend, max_batch_size=8, max_delay_ms=HOUR_MS)
+    assert answers([await ask(runner, [1.0], seconds=1.0)]) == [[[2.0]]]
+
+
+async def test_a_full_batch_does_not_wait_behind_an_urgent_incomplete_one(serve: Serve) -> None:
+    backend = GateBackend()
+    runner = serve(backend, max_batch_size=2, max_delay_ms=HOUR_MS)
+    urgent = ask(runner, [1.0], priority=0, seconds=7200.0)
+    await until(lambda: runner.queued == 1)
+    full = ask(runner, [1.0, 2.0], [3.0, 4.0], priority=1, seconds=7200.0)
+    assert answers([await full]) == [[[2.0, 4.0], [6.0, 8.0]]]
+    assert not urgent.done()
+    urgent.cancel()
+    with suppress(asyncio.CancelledError):
+        await urgent
+
+
+async def test_two_workers_run_two_batches_at_once(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend, instances=2)
+    tasks = [ask(runner, [1.0]), ask(runner, [2.0])]
+    await until(lambda: runner.running == 2)
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_slow_model_gets_every_worker_and_a_fast_one_a_single_one(serve: Serve) -> None:
+    runner = serve(GateBackend(), instances=0)
+    assert runner.workers == 1  # nothing is known yet
+    runner.service.saw(1, 0.1)
+    assert runner.workers == 2
+    for _ in range(100):
+        runner.service.saw(1, 1e-5)
+    assert runner.workers == 1
+
+
+def _fails_on_13(error: Exception) -> GateBackend:
+    def compute(x: Floats) -> Floats:
+        if (x == 13.0).any():
+            raise error
+        return x * np.float32(2)
+
+    return GateBackend(compute, is_open=False)
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInput("not 13"), ValueError("13"), RuntimeError("13"), MemoryError()]
+)
+async def test_a_bad_request_fails_and_its_neighbours_in_the_batch_do_not(
+    serve: Serve, error: Exception
+) -> None:
+    backend = _fails_on_13(error)
+    runner = serve(backend)
+    tasks = [await busy(runner, backend)]
+    tasks += [ask(runner, [value]) for value in (1.0, 13.0, 3.0)]
+    await until(lambda: runner.queued == 3)
+    backend.gate.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert found[2] is error
+    good = [outputs[0].data.tolist() for outputs in found if isinstance(outputs, tuple)]
+    assert good == [[[0.0]], [[2.0]], [[6.0]]]
+    assert backend.rows == [1, 3, 1, 1, 1]
+
+
+async def test_a_model_whose_answer_has_not_a_row_for_each_row_is_run_request_by_request(
+    serve: Serve,
+) -> None:
+    backend = GateBackend(lambda x: x[:1] + x[-1:], is_open=False)
+    runner = serve(backend)
+    tasks = [await busy(runner, backend), ask(runner, [1.0]), ask(runner, [2.0])]
+    await until(lambda: runner.queued == 2)
+    backend.gate.set()
+    assert answers([await task for task in tasks]) == [[[0.0]], [[2.0]], [[4.0]]]
+
+
+async def test_a_model_without_a_batch_dimension_runs_each_request_alone(serve: Serve) -> None:
+    fixed = Signature((TensorSpec("x", "FP32", (1, 2)),), (TensorSpec("y", "FP32", (1, 2)),))
+    backend = GateBackend(is_open=False, signature=fixed)
+    runner = serve(backend)
+    tasks = [ask(runner, [float(i), 0.0]) for i in range(3)]
+    await until(lambda: runner.queued == 2)
+    backend.gate.set()
+    assert answers([await t for t in tasks]) == [[[2.0 * i, 0.0]] for i in range(3)]
+    assert backend.rows == [1, 1, 1]
+
+
+async def test_a_fast_model_is_computed_on_the_loop_while_nothing_waits(serve: Serve) -> None:
+    backend = GateBackend()
+    runner = serve(backend)
+    runner.service.saw(1, 1e-5)
+    await runner.infer(request([1.0]), deadline=later())
+    backend.gate.clear()
+    runner.service.saw(1, 1.0)
+    queued = ask(runner, [2.0])
+    await until(lambda: len(backend.inputs) == 2)
+    for _ in range(100):
+        runner.service.saw(1, 1e-5)
+    behind = ask(runner, [3.0])
+    await until(lambda: runner.queued == 1)
+    backend.gate.set()
+    await asyncio.gather(queued, behind)
+    where = [name.split("_")[0] for name in backend.threads]
+    assert where == ["MainThread", "worker", "worker"]
+
+
+async def test_an_error_on_the_loop_is_counted_and_leaves_the_runner_usable(
+    serve: Serve,
+) -> None:
+    backend = _fails_on_13(RuntimeError("13"))
+    backend.gate.set()
+    runner = serve(backend)
+    runner.service.saw(1, 1e-5)
+    with pytest.raises(RuntimeError):
+        await runner.infer(request([13.0]), deadline=later())
+    assert answers([await runner.infer(request([1.0]), deadline=later())]) == [[[2.0]]]
+    assert (runner.stats.fail.count, runner.stats.success.count) == (1, 1)
+
+
+async def test_a_request_that_does_not_fit_is_refused_before_it_waits(serve: Serve) -> None:
+    backend = GateBackend()
+    runner = serve(backend)
+    good = request([1.0])
+    unknown = type(good)("m", None, good.inputs, (RequestedOutput("z"),))
+    for bad, field in ((unknown, "z"), (type(good)("m", None, ()), "x")):
+        with pytest.raises(InvalidInput) as error:
+            await runner.infer(bad, deadline=later())
+        assert error.value.field == field
+    assert backend.rows == []
+
+
+async def test_warming_up_learns_the_service_time_of_one_row_and_of_a_batch(
+    serve: Serve,
+) -> None:
+    backend = GateBackend()
+    runner = serve(backend, max_batch_size=8)
+    await runner.warm_up()
+    assert backend.rows == [1, 1, 1, 8]
+    assert runner.service.estimate(1) > 0
+    assert runner.stats.execution_count == 0
+
+
+async def test_warming_up_ends_early_for_a_model_too_slow_for_it(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend, max_batch_size=1000)
+    warming = asyncio.create_task(runner.warm_up())
+    await until(lambda: backend.rows == [1])
+    await asyncio.sleep(0.002)  # makes this run slower than 0.5 ms a row
+    backend.gate.set()
+    await warming
+    assert backend.rows == [1]
+    assert runner.service.estimate(1) > 0.0005
+
+
+async def test_a_model_that_refuses_zeros_starts_cold(serve: Serve) -> None:
+    def compute(x: Floats) -> Floats:
+        if not x.any():
+            raise InvalidInput("zeros")
+        return x
+
+    runner = serve(GateBackend(compute))
+    await runner.warm_up()
+    assert runner.service.estimate(1) == 0.0
+    assert answers([await runner.infer(request([1.0]), deadline=later())]) == [[[1.0]]]
+
+
+async def test_a_crash_in_the_warm_up_is_not_taken_for_a_refusal() -> None:
+    backend = GateBackend(lambda x: x / (1 // 0))
+    with ThreadPoolExecutor(1) as pool:
+        runner = ModelRunner("m", "1", backend, ModelOptions(), pool, 1)
+        with pytest.raises(ZeroDivisionError):
+            await runner.warm_up()
