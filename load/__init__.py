@@ -1,0 +1,1 @@
+"""Load tools: the demo, benchmarks, traffic, overload and fuzz."""

@@ -1,0 +1,1 @@
+"""Serving benchmark: this gateway beside bare servers and other frameworks, in paired rounds."""
