@@ -2,137 +2,29 @@
 
 Later sources win: built-in defaults, the profile (`configs/profiles/NAME.yaml`), the file
 (`$PRIME_SPARK_HOME/config.yaml`, or where `PRIME_SPARK_CONFIG` points), `PRIME_SPARK_*`
-variables (two underscores between levels: `PRIME_SPARK_PORTS__REST=8080`), and overrides from
-flags. An unknown key is an error that names the nearest known one. Secrets never stand here.
+variables (two underscores between levels: `PRIME_SPARK_PORTS__REST=8080`; an empty one counts
+as not set), and overrides from flags. An unknown key is an error that names the nearest known
+one. Secrets never stand here.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Any, Final, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from cluster.settings import Section, Settings
 from edge_runtime.errors import InvalidInput, NotFound
+
+__all__ = ["PROFILES", "Settings", "known_keys", "load_settings", "load_with_origins"]
 
 PREFIX: Final = "PRIME_SPARK_"
 PROFILES: Final = ("local", "site", "cloud", "edge")
-
-_Port = Annotated[int, Field(ge=1, le=65535)]
-_Count = Annotated[int, Field(ge=1)]
-_Seconds = Annotated[float, Field(gt=0)]
-_SiteName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Ports(_Section):
-    """TCP ports on `address` (rest, grpc) and on loopback (dashboard, gcs, edge_*)."""
-
-    rest: _Port = 8000
-    grpc: _Port = 9000
-    dashboard: _Port = 8265
-    gcs: _Port = 6379
-
-
-class Tls(_Section):
-    """Certificate chain and private key of the front door (PEM); plain HTTP when unset."""
-
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-class FrontDoor(_Section):
-    """Bounds that hold before a request reaches a gateway replica."""
-
-    max_connections: _Count = 4096
-    header_timeout_s: _Seconds = 10.0
-    idle_timeout_s: _Seconds = 75.0
-    server_timeout_s: _Seconds = 330.0
-
-
-class GatewaySettings(_Section):
-    """replicas: gateways that run; max_replicas: slots behind the front door."""
-
-    replicas: _Count = 1
-    max_replicas: _Count = 4
-
-
-class InferenceSettings(_Section):
-    """Autoscaling of the cloud tier; the edge tier keeps min_replicas."""
-
-    min_replicas: _Count = 1
-    max_replicas: _Count = 2
-    target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
-    upscale_delay_s: _Seconds = 3.0
-    downscale_delay_s: _Seconds = 60.0
-
-
-class EngineSettings(_Section):
-    """How a model is served unless its own options say otherwise."""
-
-    max_batch_size: _Count = 8
-    max_delay_ms: Annotated[float, Field(ge=0)] = 0.0
-    max_queue: _Count = 256
-    max_queue_wait_ms: Annotated[float, Field(gt=0)] = 1000.0
-    intra_op_threads: _Count = 1
-
-
-class LimitSettings(_Section):
-    """Bounds of a request; sizes in bytes."""
-
-    max_body_bytes: _Count = 64 * 1024 * 1024
-    max_json_bytes: _Count = 8 * 1024 * 1024
-    max_inflight_bytes: _Count = 512 * 1024 * 1024
-    max_inputs: _Count = 64
-    default_timeout_s: _Seconds = 30.0
-    max_timeout_s: _Seconds = 300.0
-    allow_non_finite: bool = False
-
-
-class EdgeSettings(_Section):
-    """The edge node that `up` starts beside the head on one machine."""
-
-    enabled: bool = True
-    site: _SiteName = "edge-1"
-    accelerator: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "none"
-    cpus: _Count = 1
-
-
-class RaySettings(_Section):
-    """cpus: logical CPUs of the head (0: as many as the machine has).
-
-    address: the node address that Ray's processes listen on. On loopback nothing of Ray can be
-    reached from outside; nodes of other machines need the address of a trusted network.
-    """
-
-    address: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]+$")] = "127.0.0.1"
-    cpus: Annotated[int, Field(ge=0)] = 0
-    object_store_bytes: Annotated[int, Field(ge=78_643_200)] = 200 * 1024 * 1024
-
-
-class Settings(_Section):
-    """Everything that can be set. address: where the front door listens."""
-
-    home: str = "~/.prime-spark"
-    profile: str = "local"
-    address: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]+$")] = "127.0.0.1"
-    site: _SiteName = "cloud-1"
-    ports: Ports = Ports()
-    tls: Tls = Tls()
-    front_door: FrontDoor = FrontDoor()
-    gateway: GatewaySettings = GatewaySettings()
-    inference: InferenceSettings = InferenceSettings()
-    engine: EngineSettings = EngineSettings()
-    limits: LimitSettings = LimitSettings()
-    edge: EdgeSettings = EdgeSettings()
-    ray: RaySettings = RaySettings()
 
 
 def load_settings(
@@ -162,7 +54,7 @@ def load_with_origins(
     variables = {
         _dotted(name): (name, value)
         for name, value in env.items()
-        if name.startswith(PREFIX) and name not in _NOT_SETTINGS
+        if value and name.startswith(PREFIX) and name not in _NOT_SETTINGS
     }
     flags = dict(overrides or {})
     home = str(flags.get("home") or variables.get("home", ("", _default("home")))[1])
@@ -176,15 +68,16 @@ def load_with_origins(
     add(f"profile {profile}", dict(_flatten(_profile(profile))))
     add(source, in_file)
     for key, (name, value) in variables.items():
-        add(f"variable {name}", {key: yaml.safe_load(value) if value else value})
+        add(f"variable {name}", {key: value})
     add("flag", flags)
     try:
         return Settings.model_validate(_nest(values)), origins
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        where = origins.get(key, "default")
-        raise InvalidInput(f"setting '{key}' ({where}): {first['msg']}", field=key) from None
+        where = ", ".join(_origins_of(key, origins)) or "default"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"setting '{key}' ({where}): {message}", field=key) from None
 
 
 def known_keys() -> tuple[str, ...]:
@@ -192,9 +85,19 @@ def known_keys() -> tuple[str, ...]:
     return tuple(_keys(Settings))
 
 
+_SECTIONS: Final = frozenset(
+    name for name, field in Settings.model_fields.items() if isinstance(field.default, Section)
+)
 _NOT_SETTINGS: Final = frozenset(
     {"PRIME_SPARK_CONFIG", "PRIME_SPARK_TOKEN", "PRIME_SPARK_CLUSTER", "PRIME_SPARK_NODE"}
 )
+
+
+def _origins_of(key: str, origins: Mapping[str, str]) -> Iterable[str]:
+    """Return where a setting, or those of a section, came from."""
+    return dict.fromkeys(
+        where for name, where in origins.items() if name == key or name.startswith(f"{key}.")
+    )
 
 
 def _dotted(name: str) -> str:
@@ -207,8 +110,8 @@ def _default(key: str) -> str:
 
 def _config_file(env: Mapping[str, str], home: str) -> tuple[Mapping[str, Any], str]:
     named = env.get("PRIME_SPARK_CONFIG")
-    path = Path(named) if named else Path(home).expanduser() / "config.yaml"
     try:
+        path = Path(named or f"{home}/config.yaml").expanduser()
         text = path.read_text("utf-8")
     except FileNotFoundError:
         if named:
@@ -216,6 +119,11 @@ def _config_file(env: Mapping[str, str], home: str) -> tuple[Mapping[str, Any], 
                 f"PRIME_SPARK_CONFIG names {path}, which is not there", field="config"
             ) from None
         return {}, str(path)
+    except NotADirectoryError:
+        return {}, str(path)  # The home itself is no folder: `Home.at` says so.
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{named or home} cannot be read: {why}", field="config") from None
     return _parse(text, str(path)), str(path)
 
 
@@ -243,6 +151,8 @@ def _parse(text: str, source: str) -> Mapping[str, Any]:
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
+        if value is None and dotted in _SECTIONS:
+            continue  # `ports:` with every line below it commented out.
         if isinstance(value, dict):
             yield from _flatten(value, f"{dotted}.")
         else:
@@ -264,7 +174,7 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         kind = field.annotation
         nested = next(
-            (k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, _Section)),
+            (k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Section)),
             None,
         )
         if nested is None:
@@ -277,6 +187,13 @@ def _check_key(key: str, source: str) -> None:
     known = known_keys()
     if key in known:
         return
+    if key in _SECTIONS:
+        first = next(name for name in known if name.startswith(f"{key}."))
+        raise InvalidInput(
+            f"'{key}' ({source}) is a group of settings, not a value",
+            field=key,
+            hint=f"one of its settings is '{first}'",
+        )
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     raise InvalidInput(
         f"unknown setting '{key}' ({source})",

@@ -2,8 +2,9 @@
 
 `$PRIME_SPARK_HOME` (default `~/.prime-spark`) is the whole state: deleting it is a factory
 reset, copying it is a backup. Unix sockets and Ray's session must have short paths (the kernel
-takes 107 bytes), so `run` moves to a private folder below the system's temporary folder when
-the home's own path is long; `prime-spark down` removes it.
+takes 107 bytes), so `run` moves to a private folder below `/tmp` when the home's own path is
+long; `prime-spark down` removes it. Not below TMPDIR: that may differ from shell to shell, and
+`down` has to find what `up` started.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from edge_runtime.errors import Unavailable
 
 # Ray adds up to 66 bytes to its folder: a session name and `/sockets/plasma_store_1`.
 _LONGEST_ROOT: Final = 32
+_SHORT_FOLDER: Final = Path("/tmp")  # noqa: S108 (the folder in it is checked to be private)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +32,18 @@ class Home:
     @classmethod
     def at(cls, root: str | Path) -> Home:
         """Open or create a home (mode 0700). Raises Unavailable when that is not possible."""
-        home = cls(Path(root).expanduser().absolute())
         try:
+            home = cls(Path(root).expanduser().absolute())
             home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (home.logs, home.identity):
+            home.logs.mkdir(mode=0o700, exist_ok=True)
+            for folder in (home.identity, home.run):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            home.run.mkdir(mode=0o700, exist_ok=True)
-            owner = home.run.stat()
-        except OSError as error:
+                _check_private(folder)
+        except (OSError, RuntimeError) as error:
             raise Unavailable(
-                f"the home {home.root} cannot be used: {error.strerror}",
+                f"the home {root} cannot be used: {getattr(error, 'strerror', None) or error}",
                 hint="set PRIME_SPARK_HOME to a folder that you may write",
             ) from None
-        if owner.st_uid != os.geteuid() or stat.S_IMODE(owner.st_mode) & 0o077:
-            raise Unavailable(
-                f"{home.run} is not private to this user", hint=f"chmod 700 {home.run}"
-            )
         return home
 
     @property
@@ -93,7 +90,7 @@ class Home:
         if len(os.fsencode(self.root)) <= _LONGEST_ROOT:
             return inside
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"ps-{os.geteuid()}-{name}"
+        return _SHORT_FOLDER / f"ps-{os.geteuid()}-{name}"
 
     @property
     def ray(self) -> Path:
@@ -122,3 +119,17 @@ class Home:
 
     def gateway_grpc_socket(self, slot: int) -> Path:
         return self.run / f"gateway-{slot}.grpc"
+
+
+def _check_private(folder: Path) -> None:
+    """Raise Unavailable unless it is a folder that only this user can enter.
+
+    A link is refused as well: below `/tmp`, somebody else could have put it there.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise Unavailable(f"{folder} is not a folder", hint="remove it")
+    if found.st_uid != os.geteuid():
+        raise Unavailable(f"{folder} belongs to another user", hint="use a home of your own")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise Unavailable(f"{folder} is not private to this user", hint=f"chmod 700 {folder}")

@@ -1,0 +1,163 @@
+"""Everything that can be set, with its default, as frozen models; `cluster.config` reads them."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _ip_address(text: str) -> str:
+    if "%" in text:
+        raise ValueError("an address without a zone")
+    return str(ipaddress.ip_address(text))
+
+
+def _absolute(text: str) -> str:
+    """Nodes run in other folders than the one where a relative home was meant."""
+    try:
+        return str(Path(text).expanduser().absolute())
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Address = Annotated[str, AfterValidator(_ip_address)]
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown name in it is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Ports(Section):
+    """TCP ports on `address` (rest, grpc) and on loopback (dashboard, gcs, edge_*)."""
+
+    rest: Port = 8000
+    grpc: Port = 9000
+    dashboard: Port = 8265
+    gcs: Port = 6379
+
+    @model_validator(mode="after")
+    def _are_distinct(self) -> Self:
+        if len({self.rest, self.grpc, self.dashboard, self.gcs}) < 4:
+            raise ValueError("two of them are the same")
+        return self
+
+
+class Tls(Section):
+    """Certificate chain and private key of the front door (PEM); plain HTTP when unset."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _are_both_set(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate and its key belong together")
+        return self
+
+
+class FrontDoor(Section):
+    """Bounds that hold before a request reaches a gateway replica."""
+
+    max_connections: Count = 4096
+    header_timeout_s: Seconds = 10.0
+    idle_timeout_s: Seconds = 75.0
+    server_timeout_s: Seconds = 330.0
+
+
+class GatewaySettings(Section):
+    """replicas: gateways that run; max_replicas: slots behind the front door."""
+
+    replicas: Count = 1
+    max_replicas: Count = 4
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.replicas > self.max_replicas:
+            raise ValueError("more replicas than max_replicas")
+        return self
+
+
+class InferenceSettings(Section):
+    """Autoscaling of the cloud tier; the edge tier keeps min_replicas."""
+
+    min_replicas: Count = 1
+    max_replicas: Count = 2
+    target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
+    upscale_delay_s: Seconds = 3.0
+    downscale_delay_s: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is more than max_replicas")
+        return self
+
+
+class EngineSettings(Section):
+    """How a model is served unless its own options say otherwise."""
+
+    max_batch_size: Count = 8
+    max_delay_ms: Annotated[float, Field(ge=0)] = 0.0
+    max_queue: Count = 256
+    max_queue_wait_ms: Annotated[float, Field(gt=0)] = 1000.0
+    intra_op_threads: Count = 1
+
+
+class LimitSettings(Section):
+    """Bounds of a request; sizes in bytes."""
+
+    max_body_bytes: Count = 64 * 1024 * 1024
+    max_json_bytes: Count = 8 * 1024 * 1024
+    max_inflight_bytes: Count = 512 * 1024 * 1024
+    max_inputs: Count = 64
+    default_timeout_s: Seconds = 30.0
+    max_timeout_s: Seconds = 300.0
+    allow_non_finite: bool = False
+
+
+class EdgeSettings(Section):
+    """The edge node that `up` starts beside the head on one machine."""
+
+    enabled: bool = True
+    site: SiteName = "edge-1"
+    accelerator: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "none"
+    cpus: Count = 1
+
+
+class RaySettings(Section):
+    """cpus: logical CPUs of the head (0: as many as the machine has).
+
+    address: the node address that Ray's processes listen on. On loopback nothing of Ray can be
+    reached from outside; nodes of other machines need the address of a trusted network.
+    """
+
+    address: Address = "127.0.0.1"
+    cpus: Annotated[int, Field(ge=0)] = 0
+    object_store_bytes: Annotated[int, Field(ge=78_643_200)] = 200 * 1024 * 1024
+
+
+class Settings(Section):
+    """Everything that can be set. address: where the front door listens."""
+
+    home: Annotated[str, AfterValidator(_absolute)] = "~/.prime-spark"
+    profile: str = "local"
+    address: Address = "127.0.0.1"
+    site: SiteName = "cloud-1"
+    ports: Ports = Ports()
+    tls: Tls = Tls()
+    front_door: FrontDoor = FrontDoor()
+    gateway: GatewaySettings = GatewaySettings()
+    inference: InferenceSettings = InferenceSettings()
+    engine: EngineSettings = EngineSettings()
+    limits: LimitSettings = LimitSettings()
+    edge: EdgeSettings = EdgeSettings()
+    ray: RaySettings = RaySettings()
