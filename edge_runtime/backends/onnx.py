@@ -55,6 +55,9 @@ class OnnxBackend:
         )
         specs = (*self.signature.inputs, *self.signature.outputs)
         self._needs_ort_values = any(spec.datatype == BF16 for spec in specs)
+        if self._needs_ort_values and any(s.datatype == BYTES for s in self.signature.inputs):
+            # onnxruntime makes no OrtValue of strings, and takes BF16 in no other way.
+            raise Unsupported(f"{source.name} takes BYTES and has BF16: not both can be served")
         self._datatypes = {spec.name: spec.datatype for spec in specs}
         self._bytes_inputs = frozenset(
             spec.name for spec in self.signature.inputs if spec.datatype == BYTES
@@ -128,7 +131,10 @@ class OnnxRun:
 
 
 def load_onnx(artifact: Path, options: BackendOptions) -> OnnxBackend:
-    """Open an ONNX file. Raises Corrupt when it is not a model, Unsupported for non-tensors."""
+    """Open an ONNX file.
+
+    Raises Corrupt when it is not a model, Unsupported for types and operators not offered here.
+    """
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.intra_op_threads
     settings.inter_op_num_threads = 1
@@ -139,10 +145,18 @@ def load_onnx(artifact: Path, options: BackendOptions) -> OnnxBackend:
         session = ort.InferenceSession(
             str(artifact), sess_options=settings, providers=["CPUExecutionProvider"]
         )
+    except ort.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        raise Unsupported(f"{artifact.name} cannot run here: {_text(error, artifact)}") from error
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise Corrupt(f"ONNX Runtime cannot open {artifact.name}: {text[:300]}") from error
+        raise Corrupt(
+            f"ONNX Runtime cannot open {artifact.name}: {_text(error, artifact)}"
+        ) from error
     return OnnxBackend(session, artifact)
+
+
+def _text(error: Exception, artifact: Path) -> str:
+    """Return an error on one line, without the folder that the artifact is in."""
+    return " ".join(str(error).replace(str(artifact), artifact.name).split())[:300]
 
 
 def _spec(node: Any, source: Path) -> TensorSpec:
