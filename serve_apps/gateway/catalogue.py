@@ -17,7 +17,7 @@ from typing import Final
 from cluster.registry.interface import Registry
 from cluster.registry.types import PRODUCTION, ModelVersion, ServingEntry
 from edge_runtime.engine import ModelOptions, model_options
-from edge_runtime.errors import NotFound, PrimeSparkError, Unavailable
+from edge_runtime.errors import Corrupt, NotFound, PrimeSparkError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,10 @@ class Catalogue:
             self.problem = error.message
 
     def _read(self) -> Snapshot:
+        before = self.snapshot
+        if self._registry.serving_generation() == before.generation:
+            return before
+        # What changes after this line raises the generation again, and is read the next time.
         generation, entries = self._registry.serving()
         models = self._registry.models()
         production = {
@@ -104,13 +108,7 @@ class Catalogue:
             for model in models
             if (aliased := self._registry.aliases(model).get(PRODUCTION)) is not None
         }
-        before = self.snapshot
-        if generation == before.generation and set(models) == set(before.registered):
-            registered = before.registered
-            if production == before.production:
-                return before
-        else:
-            registered = {model: self._registry.versions(model) for model in models}
+        registered = {model: self._versions(model) for model in models}
         by_key = {(v.model, v.version): v for found in registered.values() for v in found}
         served: dict[str, list[ServedModel]] = {}
         for entry in entries:
@@ -122,6 +120,14 @@ class Catalogue:
             found.sort(key=lambda s: order.index(s.version.version))
         frozen = {model: tuple(found) for model, found in served.items()}
         return Snapshot(generation, frozen, production, registered)
+
+    def _versions(self, model: str) -> tuple[ModelVersion, ...]:
+        """Return a model's versions; a damaged one leaves the other models as they are."""
+        try:
+            return self._registry.versions(model)
+        except Corrupt as error:
+            logger.error("%s", error)
+            return self.snapshot.registered.get(model, ())
 
     def _served(self, version: ModelVersion, entry: ServingEntry) -> ServedModel:
         try:
