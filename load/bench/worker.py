@@ -110,17 +110,16 @@ def run(job: Job) -> Measured:
     gc.disable()  # a pause of the client is not the server's
     match job.protocol:
         case "http":
-            return asyncio.run(_http(job))
+            return asyncio.run(_http(job, Path(job.request).read_bytes()))
         case "grpc":
-            return asyncio.run(_grpc(job))
+            return asyncio.run(_grpc(job, Path(job.request).read_bytes()))
         case "onnx":
             return _onnx(job)
         case _:
             raise ValueError(f"unknown protocol '{job.protocol}'")
 
 
-async def _http(job: Job) -> Measured:
-    request = Path(job.request).read_bytes()
+async def _http(job: Job, request: bytes) -> Measured:
     connections = [await connect(job.host, job.port) for _ in range(job.clients)]
     recorder = _window(job)
     loop = asyncio.get_running_loop()
@@ -169,10 +168,9 @@ class _Loop:
             self._end.set_result(None)
 
 
-async def _grpc(job: Job) -> Measured:
+async def _grpc(job: Job, request: bytes) -> Measured:
     import grpc
 
-    request = Path(job.request).read_bytes()
     async with grpc.aio.insecure_channel(f"{job.host}:{job.port}") as channel:
         call = channel.unary_unary(GRPC_METHOD)
         await asyncio.wait_for(channel.channel_ready(), CONNECT_S)

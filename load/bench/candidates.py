@@ -1,0 +1,203 @@
+"""The peers and the gateway, set alike.
+
+Every server computes in one process, with one onnxruntime thread a session, both models loaded
+and its access log off. Where a peer has a faster setting than its default that keeps to this,
+it has the faster one (LitServe's ZeroMQ queue, MLServer without its worker pool); heavy models
+leave the event loop of the peers that compute on one. The gateway runs as it is installed, less
+the edge node, which no peer has: token checks, routing, limits, decision log and front door are
+all in the path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cluster.home import Home
+from cluster.ports import free_port
+from edge_runtime.protocol.context import TIER_HEADER
+from load.bench.environments import PEERS, ensure
+from load.bench.models import BenchModel
+from load.bench.servers import Launch
+from load.bench.subjects import FLOOR, Candidate, Subject
+
+TOKEN_S: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Folders of one run. short: for Ray, whose sockets need short paths."""
+
+    environments: Path
+    scratch: Path
+    short: Path
+    home: Home
+    models: tuple[BenchModel, ...]
+
+
+def asgi(shop: Workshop) -> Candidate:
+    port = free_port()
+    subject = Subject("asgi", "bare ASGI (starlette, uvicorn)", "http", port)
+    return Candidate("asgi", _peer(shop, "asgi", {"BENCH_PORT": str(port)}), (subject,))
+
+
+def rayserve(shop: Workshop) -> Candidate:
+    port, gcs, dashboard = free_port(), free_port(), free_port()
+    (shop.short / "rayserve").mkdir()
+    launch = _peer(
+        shop,
+        "rayserve",
+        {
+            "BENCH_PORT": str(port),
+            "BENCH_GCS_PORT": str(gcs),
+            "BENCH_DASHBOARD_PORT": str(dashboard),
+            "BENCH_SCRATCH": str(shop.short / "rayserve"),
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_AUTH_MODE": "disabled",
+        },
+    )
+    ingress = Subject("serve-ingress", "Ray Serve, ingress only", "http", port, prefix="/ingress")
+    handle = Subject("serve-handle", "Ray Serve, through a handle", "http", port, prefix="/handle")
+    return Candidate("rayserve", launch, (ingress, handle))
+
+
+def litserve(shop: Workshop) -> Candidate:
+    port = free_port()
+    subject = Subject("litserve", "LitServe", "http", port)
+    return Candidate("litserve", _peer(shop, "litserve", {"BENCH_PORT": str(port)}), (subject,))
+
+
+def mlserver(shop: Workshop) -> Candidate:
+    """MLServer's REST takes no binary tensors: JSON there, raw contents over gRPC."""
+    rest, grpc = free_port(), free_port()
+    folder = shop.scratch / "mlserver"
+    folder.mkdir(exist_ok=True)
+    environment = {
+        "BENCH_PORT": str(rest),
+        "BENCH_GRPC_PORT": str(grpc),
+        "BENCH_SCRATCH": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(PEERS / "common"), str(PEERS / "mlserver")]),
+    }
+    return Candidate(
+        "mlserver",
+        _peer(shop, "mlserver", environment),
+        (
+            Subject(
+                "mlserver-rest", "MLServer, REST (JSON)", "http", rest, "json", models=("mlp",)
+            ),
+            Subject("mlserver-grpc", "MLServer, gRPC", "grpc", grpc),
+        ),
+    )
+
+
+def gateway(shop: Workshop) -> Candidate:
+    """Serve the models from the bench's own home; runs one `up` and `down` to place them.
+
+    Raises CalledProcessError when a command fails (its output is in the log folder).
+    """
+    ports = {name: free_port() for name in ("rest", "grpc", "dashboard", "gcs")}
+    environment = {
+        "PRIME_SPARK_HOME": str(shop.home.root),
+        "PRIME_SPARK_EDGE__ENABLED": "false",
+        **{f"PRIME_SPARK_PORTS__{name.upper()}": str(port) for name, port in ports.items()},
+    }
+    command = _Command(environment, shop.scratch / "prime-spark.log")
+    command("up")
+    try:
+        for model in shop.models:
+            command("model", "serve", f"{model.name}@production", "--placement", "colocated,cloud")
+        token = command("token", "--ttl", str(TOKEN_S)).strip()
+    finally:
+        command("down")
+    bearer = {"authorization": f"Bearer {token}"}
+    launch = Launch("prime-spark", command.line("up"), environment, stop=command.line("down"))
+    rest, grpc = ports["rest"], ports["grpc"]
+
+    def on(tier: str, title: str, protocol: str = "http", suffix: str = "") -> Subject:
+        return Subject(
+            f"prime-spark-{tier}{suffix}",
+            f"Prime Spark, {title}",
+            protocol,
+            grpc if protocol == "grpc" else rest,
+            headers={**bearer, TIER_HEADER: tier},
+        )
+
+    return Candidate(
+        "prime-spark",
+        launch,
+        (
+            on("colocated", "co-located"),
+            on("cloud", "through a handle"),
+            on("colocated", "co-located, gRPC", "grpc", "-grpc"),
+        ),
+    )
+
+
+def floor(shop: Workshop) -> Candidate:
+    return FLOOR
+
+
+CANDIDATES: Final[Mapping[str, Callable[[Workshop], Candidate]]] = {
+    "prime-spark": gateway,
+    "onnxruntime": floor,
+    "asgi": asgi,
+    "rayserve": rayserve,
+    "litserve": litserve,
+    "mlserver": mlserver,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """Runs `prime-spark ...` in an environment; what it says goes to a log."""
+
+    environment: Mapping[str, str]
+    log: Path
+
+    def line(self, *words: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "cluster.cli.main", *words)
+
+    def __call__(self, *words: str) -> str:
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                self.line(*words),
+                env={**os.environ, **self.environment},
+                check=True,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        return done.stdout
+
+
+def _peer(shop: Workshop, name: str, environment: Mapping[str, str]) -> Launch:
+    python = ensure(name, shop.environments)
+    files = {model.name: str(model.artifact) for model in shop.models}
+    return Launch(
+        name,
+        _words(python, PEERS / name / "server.py"),
+        {
+            "PYTHONPATH": str(PEERS / "common"),
+            "BENCH_MODELS": json.dumps(files),
+            "VIRTUAL_ENV": str(python.parent.parent),
+            "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
+            **environment,
+        },
+    )
+
+
+def _words(*words: Path) -> tuple[str, ...]:
+    return tuple(str(word) for word in words)
+
+
+def clean(shop: Workshop) -> None:
+    """Remove what only this run needed."""
+    shutil.rmtree(shop.short, ignore_errors=True)
