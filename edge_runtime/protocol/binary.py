@@ -19,6 +19,7 @@ from edge_runtime.protocol.types import Array, Tensor
 
 MAX_DIMS = 32  # numpy 1.x; no model needs more
 MAX_ELEMENTS = 2**40
+MAX_EMPTY_ROWS = 2**16  # of a tensor without elements, whose bytes bound nothing
 
 _LENGTH = struct.Struct("<I")
 Buffer = bytes | bytearray | memoryview
@@ -40,14 +41,18 @@ def check_shape(name: str, shape: Sequence[object]) -> int:
     if len(shape) > MAX_DIMS:
         raise InvalidInput(f"tensor '{name}': more than {MAX_DIMS} dimensions", field=name)
     count = 1
+    rows = 1
     for dim in shape:
         if type(dim) is not int or dim < 0:
             raise InvalidInput(
                 f"tensor '{name}': shape must be a list of non-negative integers", field=name
             )
         count *= dim
-        if dim > MAX_ELEMENTS or count > MAX_ELEMENTS:
+        rows *= dim or 1
+        if rows > MAX_ELEMENTS:
             raise InvalidInput(f"tensor '{name}': shape is larger than any tensor", field=name)
+    if not count and rows > MAX_EMPTY_ROWS:
+        raise InvalidInput(f"tensor '{name}': shape of an empty tensor is too large", field=name)
     return count
 
 

@@ -92,6 +92,7 @@ async def read_body(request: Request, limits: Limits, lease: Lease) -> bytes:
     except ClientDisconnect:
         raise InvalidInput("the body is shorter than it claims", field="content-length") from None
     coding = headers.get("content-encoding", "identity").strip().lower()
+    coding = "gzip" if coding == "x-gzip" else coding  # RFC 9110, section 8.4.1.3
     if coding in ("", "identity"):
         return body
     if coding not in ("gzip", "deflate"):

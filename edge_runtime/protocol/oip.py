@@ -93,7 +93,7 @@ def decode_infer_request(
     view = memoryview(body)
     json_part = body if header_length is None else view[:header_length]
     document = parse_json_object(json_part, limits.max_json_bytes)
-    parameters = _parameters(document.get("parameters"), "parameters")
+    parameters = read_parameters(document.get("parameters"), "parameters")
     inputs = _decode_inputs(
         document, None if header_length is None else view[header_length:], limits
     )
@@ -173,6 +173,26 @@ def parse_json_object(raw: bytes | memoryview, max_bytes: int) -> dict[str, Any]
     return document
 
 
+def read_parameters(value: object, where: str) -> dict[str, ParameterValue]:
+    """Read scalar parameters; null means absent. Raises InvalidInput for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{where}: parameters must be an object", field=where)
+    found: dict[str, ParameterValue] = {}
+    for key, item in value.items():
+        if item is None:
+            continue
+        if not isinstance(item, bool | int | float | str) or (
+            isinstance(item, float) and not math.isfinite(item)
+        ):
+            raise InvalidInput(
+                f"{where}: parameter '{key[:64]}' must be text, a number or a boolean", field=where
+            )
+        found[key] = item
+    return found
+
+
 def _decode_inputs(
     document: Mapping[str, Any], raw: memoryview | None, limits: Limits
 ) -> tuple[Tensor, ...]:
@@ -244,7 +264,7 @@ def _decode_outputs(listed: object, limits: Limits) -> tuple[RequestedOutput, ..
         if not isinstance(entry, dict):
             raise InvalidInput(f"outputs[{index}] must be an object", field=f"outputs[{index}]")
         name = _name(entry, f"outputs[{index}]")
-        parameters = _parameters(entry.get("parameters"), name)
+        parameters = read_parameters(entry.get("parameters"), name)
         if _SHARED_MEMORY in parameters:
             raise Unsupported(f"output '{name}': shared memory is not offered", field=name)
         binary = parameters.get("binary_data")
@@ -352,26 +372,6 @@ def _json_data(tensor: Tensor) -> object:
     if flat.dtype == np.float16:
         flat = flat.astype(np.float32)
     return np.ascontiguousarray(flat)
-
-
-def _parameters(value: object, where: str) -> dict[str, ParameterValue]:
-    """Read scalar parameters; null means absent. Raises InvalidInput for anything else."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{where}: parameters must be an object", field=where)
-    found: dict[str, ParameterValue] = {}
-    for key, item in value.items():
-        if item is None:
-            continue
-        if not isinstance(item, bool | int | float | str) or (
-            isinstance(item, float) and not math.isfinite(item)
-        ):
-            raise InvalidInput(
-                f"{where}: parameter '{key[:64]}' must be text, a number or a boolean", field=where
-            )
-        found[key] = item
-    return found
 
 
 def _name(entry: Mapping[str, Any], where: str) -> str:

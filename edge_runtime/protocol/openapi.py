@@ -16,8 +16,7 @@ from edge_runtime.protocol.service import Limits
 
 Schema = dict[str, Any]
 
-MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"  # what the registry takes for both
 _MODEL = "/v2/models/{model}"
 _VERSIONED = "/v2/models/{model}/versions/{version}"
 
@@ -79,8 +78,8 @@ def openapi_document(limits: Limits) -> Schema:
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
             "parameters": {
-                "model": _path_parameter("model", MODEL_PATTERN),
-                "version": _path_parameter("version", VERSION_PATTERN),
+                "model": _path_parameter("model", NAME_PATTERN),
+                "version": _path_parameter("version", NAME_PATTERN),
             },
             "schemas": _schemas(limits),
         },

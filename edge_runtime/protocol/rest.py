@@ -57,6 +57,7 @@ from edge_runtime.protocol.oip import (
     encode_infer_response,
     parse_header_length,
     parse_json_object,
+    read_parameters,
 )
 from edge_runtime.protocol.openapi import openapi_document
 from edge_runtime.protocol.service import CallContext, InferenceService, InferResult, Limits
@@ -78,6 +79,7 @@ HTTP_STATUS: Mapping[type[PrimeSparkError], int] = {
     DeadlineExceeded: 504,
 }
 
+MAX_PATH_CHARS = 256  # of a path that is repeated in an error
 WATCH_AFTER_S = 0.005  # most answers are ready before watching for a lost client would pay
 
 T = TypeVar("T")
@@ -134,10 +136,12 @@ def build_rest_app(
     add("/openapi.json", api.openapi)
     for route in extra:
         add(route.path, api.extra(route))
-    return Starlette(
+    app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _route_error, Exception: _unexpected},
     )
+    app.router.redirect_slashes = False  # a redirect would name whatever Host the caller sent
+    return app
 
 
 class RestApi:
@@ -275,9 +279,7 @@ class RestApi:
         principal = self._principal(request)
         principal.require("models:write")
         body = await self._optional_json(request)
-        parameters = body.get("parameters") or {}
-        if not isinstance(parameters, dict):
-            raise InvalidInput("parameters must be an object", field="parameters")
+        parameters = read_parameters(body.get("parameters"), "parameters")
         return self._context(principal, request.headers, {}), parameters
 
     async def _optional_json(self, request: Request) -> Mapping[str, Any]:
@@ -388,9 +390,10 @@ async def _route_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 405:
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-        text = f"{request.method} is not offered on {request.url.path}"
+        text = f"{request.method} is not offered on {request.url.path[:MAX_PATH_CHARS]}"
         return _json({"error": text, "code": "method_not_allowed"}, 405, headers)
-    return _json({"error": f"no such route: {request.url.path}", "code": "not_found"}, status)
+    text = f"no such route: {request.url.path[:MAX_PATH_CHARS]}"
+    return _json({"error": text, "code": "not_found"}, status)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
