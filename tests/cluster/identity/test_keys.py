@@ -19,11 +19,6 @@ from edge_runtime.errors import Corrupt, NotFound, Unavailable
 from tests.children import race
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.at(tmp_path / "home")
-
-
 def _mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 

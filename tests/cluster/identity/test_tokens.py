@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,18 +21,13 @@ NOW = 1_700_000_000.75
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home.at(tmp_path_factory.mktemp("home"))
+def key() -> SigningKey:
+    return SigningKey.of(Ed25519PrivateKey.generate())
 
 
 @pytest.fixture(scope="module")
-def key(home: Home) -> SigningKey:
-    return ensure_signing_key(home)
-
-
-@pytest.fixture(scope="module")
-def verifier(home: Home, key: SigningKey) -> TokenVerifier:
-    return TokenVerifier(json.loads(home.jwks.read_text()))
+def verifier(key: SigningKey) -> TokenVerifier:
+    return TokenVerifier(key_set(key.private.public_key()))
 
 
 def test_a_token_says_what_was_asked_for(key: SigningKey, verifier: TokenVerifier) -> None:
@@ -94,7 +89,11 @@ def test_an_unknown_kind_is_refused(key: SigningKey) -> None:
         issue(key, "ada", ["infer"], 60, NOW, kind="robot")
 
 
-def test_a_token_of_another_home_is_refused(tmp_path: Path, verifier: TokenVerifier) -> None:
-    other = ensure_signing_key(Home.at(tmp_path / "other"))
+def test_a_token_is_taken_by_its_own_home_and_by_no_other(
+    home: Home, verifier: TokenVerifier
+) -> None:
+    other = ensure_signing_key(home)
+    token = issue(other, "ada", ["admin"], 60, NOW)
+    assert TokenVerifier(json.loads(home.jwks.read_text())).verify(token, NOW).subject == "ada"
     with pytest.raises(Unauthenticated):
-        verifier.verify(issue(other, "ada", ["admin"], 60, NOW), NOW)
+        verifier.verify(token, NOW)
