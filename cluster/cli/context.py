@@ -59,7 +59,9 @@ def table(headings: list[str], rows: list[list[str]]) -> None:
     grid = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         grid.add_row(*row)
-    console = Console(width=None if is_terminal else 200, highlight=False, markup=False)
+    console = Console(
+        width=None if is_terminal else 200, highlight=False, markup=False, emoji=False
+    )
     console.print(grid)
 
 
