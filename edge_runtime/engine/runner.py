@@ -93,8 +93,9 @@ class _Batch:
 
     def abandon(self) -> None:
         self.is_abandoned = True
-        if self.run is not None:
-            self.run.abort()
+        run = self.run  # a pool thread may set it to None at any time
+        if run is not None:
+            run.abort()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +192,12 @@ class ModelRunner:
             work = sample_work(self.backend.signature, rows)
             if work is None:
                 return
+            batch = _Batch([])
             try:
-                _, timing = await loop.run_in_executor(
-                    self._pool, self._execute, _Batch([]), [work]
-                )
+                _, timing = await loop.run_in_executor(self._pool, self._execute, batch, [work])
+            except asyncio.CancelledError:
+                batch.abandon()
+                raise
             except InvalidInput as error:
                 logger.debug("no warm-up for %s: %s", self.model, error)
                 return
@@ -415,7 +418,10 @@ class ModelRunner:
         if batch.is_abandoned:
             raise Cancelled
         stacked = time.perf_counter_ns()
-        arrays = run.execute()
+        try:
+            arrays = run.execute()
+        finally:
+            batch.run = None  # the pool keeps the batch for a while, and a run keeps the model
         computed = time.perf_counter_ns()
         parts = split(arrays, works)
         done = time.perf_counter_ns()

@@ -71,6 +71,19 @@ def linear(path: Path, weights: NDArray[np.float32]) -> Path:
 
 def slow(path: Path, turns: int = 1_000_000_000) -> Path:
     """y = x after a loop of so many turns: an execution that ends only when aborted."""
+    count = numpy_helper.from_array(np.array(turns, dtype=np.int64), "turns")
+    return _looping(path, [], [count])
+
+
+def loop(path: Path) -> Path:
+    """y = x after as many turns of a loop as the largest number in x says."""
+    most = helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0)
+    return _looping(path, [most, helper.make_node("Cast", ["most"], ["turns"], to=7)], [])
+
+
+def _looping(
+    path: Path, before: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto]
+) -> Path:
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["go_on"]),
@@ -89,11 +102,8 @@ def slow(path: Path, turns: int = 1_000_000_000) -> Path:
     )
     return save(
         path,
-        [helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)],
+        [*before, helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)],
         [("x", "FP32", ("n", 1))],
         [("y", "FP32", ("n", 1))],
-        [
-            numpy_helper.from_array(np.array(turns, dtype=np.int64), "turns"),
-            numpy_helper.from_array(np.array(True), "yes"),
-        ],
+        [*constants, numpy_helper.from_array(np.array(True), "yes")],
     )
