@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.backends.base import BackendOptions
@@ -30,6 +30,7 @@ def works(sizes: Sequence[int]) -> list[Work]:
     return [check(PAIR, pair(rows, 100 * i), ()) for i, rows in enumerate(sizes)]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6))
 def test_cutting_up_a_stacked_batch_gives_each_request_its_own_rows(sizes: list[int]) -> None:
     found = works(sizes)
@@ -47,6 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> OnnxBackend:
     return load_onnx(path, BackendOptions())
 
 
+@settings(max_examples=60, deadline=None)
 @given(sizes=st.lists(st.integers(1, 9), min_size=2, max_size=5), seed=st.integers(0, 2**32 - 1))
 def test_a_real_model_answers_a_request_the_same_alone_and_in_a_batch(
     model: OnnxBackend, sizes: list[int], seed: int

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +18,7 @@ from tests.edge_runtime.engine.gate import Floats, GateBackend, later, request
 from tests.edge_runtime.engine.test_engine import ANYWHERE
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0.0, 20.0), max_size=30))
 def test_the_latency_histogram_counts_each_answer_once_in_its_bucket(taken: list[float]) -> None:
     stats = ModelStats("m", "1")
@@ -69,6 +70,7 @@ def test_an_unseen_size_is_judged_by_the_nearest_that_was_seen() -> None:
     assert times.estimate(16) == pytest.approx(1.6)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 10.0)), min_size=1, max_size=30))
 def test_an_estimate_stays_within_what_was_seen_of_that_size(
     runs: list[tuple[int, float]],
