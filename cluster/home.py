@@ -36,15 +36,22 @@ class Home:
             home = cls(Path(root).expanduser().absolute())
             home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             home.logs.mkdir(mode=0o700, exist_ok=True)
-            for folder in (home.identity, home.run):
-                folder.mkdir(mode=0o700, exist_ok=True)
-                _check_private(folder)
+            home.identity.mkdir(mode=0o700, exist_ok=True)
+            _check_private(home.identity)
         except (OSError, RuntimeError) as error:
             raise Unavailable(
                 f"the home {root} cannot be used: {getattr(error, 'strerror', None) or error}",
                 hint="set PRIME_SPARK_HOME to a folder that you may write",
             ) from None
         return home
+
+    def make_run(self) -> None:
+        """Create `run` for a cluster that starts. Raises Unavailable unless it is private."""
+        try:
+            self.run.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{self.run} cannot be made: {error.strerror}") from None
+        _check_private(self.run)
 
     @property
     def config(self) -> Path:

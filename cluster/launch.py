@@ -117,6 +117,7 @@ def kill_edge(settings: Settings) -> int:
 def _bring_up(home: Home, settings: Settings, progress: Progress) -> None:
     ensure_signing_key(home)
     ensure_ray_token(home)
+    home.make_run()
     for setting, address, port in (
         ("ports.rest", settings.address, settings.ports.rest),
         ("ports.grpc", settings.address, settings.ports.grpc),
@@ -219,13 +220,7 @@ def _take_down(home: Home) -> None:
         ids = ", ".join(str(process.pid) for found in left.values() for process in found)
         raise Unavailable(f"these processes do not end: {ids}")
     _keep_ray_logs(home)
-    for entry in home.run.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        home.run.rmdir()
+    shutil.rmtree(home.run, ignore_errors=True)
 
 
 def _keep_ray_logs(home: Home) -> None:

@@ -31,6 +31,7 @@ def _run(home: Home) -> Path:
 
 def test_a_new_home_is_private(long_home: Home) -> None:
     home = Home.at(long_home.root)
+    home.make_run()
     for folder in (home.root, home.identity, home.logs, home.run):
         assert folder.stat().st_mode & 0o777 == 0o700, folder
     assert Home.at(home.root) == home
@@ -63,7 +64,7 @@ def test_a_run_folder_that_others_can_enter_is_refused(long_home: Home) -> None:
     _run(long_home).mkdir(mode=0o700)
     long_home.run.chmod(0o750)
     with pytest.raises(Unavailable, match="not private") as refused:
-        Home.at(long_home.root)
+        Home.at(long_home.root).make_run()
     assert refused.value.hint == f"chmod 700 {long_home.run}"
 
 
@@ -74,7 +75,7 @@ def test_a_link_where_the_run_folder_should_be_is_not_followed(
     precious.mkdir(mode=0o700)
     _run(long_home).symlink_to(precious)
     with pytest.raises(Unavailable, match="not a folder"):
-        Home.at(long_home.root)
+        Home.at(long_home.root).make_run()
     assert list(precious.iterdir()) == []
 
 
@@ -83,7 +84,7 @@ def test_a_run_folder_of_somebody_else_is_refused(long_home: Home) -> None:
     _run(long_home).mkdir(mode=0o700)
     os.chown(long_home.run, 65534, -1)
     with pytest.raises(Unavailable, match="another user"):
-        Home.at(long_home.root)
+        Home.at(long_home.root).make_run()
 
 
 def test_an_identity_folder_that_others_can_enter_is_refused(long_home: Home) -> None:
@@ -99,6 +100,10 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="cannot be used") as refused:
             Home.at(root)
         assert "PRIME_SPARK_HOME" in str(refused.value.hint)
+
+
+def test_opening_a_home_makes_nothing_outside_of_it(long_home: Home) -> None:
+    assert not Home.at(long_home.root).run.exists()
 
 
 def test_no_two_things_have_the_same_place(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.e2e.cluster import TestCluster, own_cluster
+from train.zoo import digits
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """The cluster that most tests share, with digits served on every tier."""
+    with own_cluster() as found:
+        found.must("up")
+        subprocess.run(
+            [sys.executable, "-m", "train.zoo.publish", "digits", "--home", str(found.home.root)],
+            check=True,
+            env=dict(found.env),
+            stdout=subprocess.DEVNULL,
+        )
+        found.must("model", "serve", "digits@production", "--placement", "edge,cloud,colocated")
+        yield found
+
+
+@pytest.fixture(scope="session")
+def test_set(cluster: TestCluster) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The digits' held-back images and labels."""
+    data: Any = digits.load(cluster.home.root)
+    return data.test.images.astype(np.float32), data.test.labels
