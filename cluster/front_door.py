@@ -103,10 +103,10 @@ def configuration(home: Home, settings: Settings) -> str:
         "  http-reuse always",
         f"  maxconn {door.max_connections}",
         "  timeout connect 1s",
-        f"  timeout http-request {door.header_timeout_s:g}s",
-        f"  timeout http-keep-alive {door.idle_timeout_s:g}s",
-        f"  timeout client {door.idle_timeout_s:g}s",
-        f"  timeout server {door.server_timeout_s:g}s",
+        f"  timeout http-request {_ms(door.header_timeout_s)}",
+        f"  timeout http-keep-alive {_ms(door.idle_timeout_s)}",
+        f"  timeout client {_ms(door.idle_timeout_s)}",
+        f"  timeout server {_ms(door.server_timeout_s)}",
         "  timeout queue 1s",
         *errors,
         "frontend rest",
@@ -126,6 +126,11 @@ def configuration(home: Home, settings: Settings) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _ms(seconds: float) -> str:
+    """Return a time as HAProxy reads it, which takes whole numbers only."""
+    return f"{max(1, round(seconds * 1e3))}ms"
 
 
 def _http_error(status: int, code: str, text: str, retry_after_s: int | None) -> str:
