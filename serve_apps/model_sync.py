@@ -17,6 +17,7 @@ from cluster.registry.interface import Registry
 from cluster.registry.types import Artifact, ModelVersion, ServingEntry
 from edge_runtime.engine import Engine, ModelOptions, ModelSource, model_options
 from edge_runtime.errors import PrimeSparkError, Unsupported
+from serve_apps.wire import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,12 @@ class ModelSync:
         self._registry = registry
         self._placement = placement
         self._defaults = defaults
-        self._failures: dict[Key, str] = {}
+        self._failures: dict[Key, Failure] = {}
         self._retry_at: dict[Key, float] = {}
         self.generation = -1
 
     @property
-    def failures(self) -> Mapping[Key, str]:
+    def failures(self) -> Mapping[Key, Failure]:
         """Versions that could not be loaded, with the reason."""
         return self._failures
 
@@ -90,7 +91,7 @@ class ModelSync:
             await self._engine.load(source)
         except PrimeSparkError as error:
             logger.error("cannot load %s version %s: %s", *key, error)
-            self._failures[key] = error.message
+            self._failures[key] = Failure(error.code, error.message)
             self._retry_at[key] = asyncio.get_running_loop().time() + RETRY_S
         else:
             self._failures.pop(key, None)

@@ -41,12 +41,23 @@ class Reply(NamedTuple):
     taken_s: float
 
 
+class Failure(NamedTuple):
+    """Why a version could not be loaded: an error's code and its message."""
+
+    code: str
+    message: str
+
+    def error(self, context: str) -> PrimeSparkError:
+        """Return it as the error it was, with a context before its message."""
+        return _KINDS.get(self.code, PrimeSparkError)(f"{context}: {self.message}")
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
     """A replica's answer to a probe: what it has loaded, how busy it is, what failed to load."""
 
     loads: Mapping[tuple[str, str], LoadReport]
-    failures: Mapping[tuple[str, str], str]
+    failures: Mapping[tuple[str, str], Failure]
     statistics: tuple[ModelStatistics, ...]
     generation: int
 

@@ -37,13 +37,14 @@ BEFORE_KILL_S = 4.0
 AFTER_KILL_S = 6.0
 AFTER_RETURN_S = 4.0
 RETURN_TIMEOUT_S = 90.0
+PIPED_WIDTH = 120
 
 
 def main() -> int:
     """Run the demo; 0 when every check held."""
     parser = argparse.ArgumentParser(prog="load.demo", description=__doc__)
     parser.parse_args()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     began = time.monotonic()
     settings = load_settings(env=os.environ)
     home = Home.at(settings.home)
@@ -196,7 +197,7 @@ def _what_next(console: Console, status: Mapping[str, Any]) -> None:
     endpoints = status["endpoints"]
     rest, dashboard = endpoints["rest"], endpoints["dashboard"]
     zeros = ",".join(["0"] * 64)
-    prefix = f"{Path(sys.executable).parent}/prime-spark"
+    prefix = _shortest(Path(sys.executable).parent / "prime-spark")
     console.print("The cluster goes on running. Try:\n")
     console.print(
         f"  curl -s {rest}/v2/models/{MODEL}/infer"
@@ -207,11 +208,24 @@ def _what_next(console: Console, status: Mapping[str, Any]) -> None:
         highlight=False,
         markup=False,
     )
-    console.print(f"\n  {prefix} status          nodes, models, endpoints")
-    console.print(f"  {prefix} doctor          who listens where, and who may call it")
-    console.print(f"  {dashboard}              Ray's dashboard")
-    console.print("  docs/tutorial/index.md              where to go from here")
-    console.print("  make down                           stop everything\n")
+    rows = (
+        (f"{prefix} status", "nodes, targets, models, endpoints"),
+        (f"{prefix} doctor", "who listens where, and who may call it"),
+        (dashboard, f"Ray's dashboard; its token: {prefix} token --ray"),
+        ("make load", "mixed traffic with a summary"),
+        ("docs/tutorial/index.md", "where to go from here"),
+        ("make down", "stop everything"),
+    )
+    width = max(len(what) for what, _ in rows)
+    console.print()
+    for what, why in rows:
+        console.print(f"  {what:<{width}}  {why}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _shortest(program: Path) -> str:
+    """Return a program's path as one would type it here."""
+    here = Path.cwd()
+    return str(program.relative_to(here)) if program.is_relative_to(here) else str(program)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edge_runtime.engine import LoadReport
 from serve_apps.gateway.targets import AnyTarget, TargetTable
+from serve_apps.wire import Failure
 
 
 def target_overview(targets: TargetTable) -> Callable[[Mapping[str, str]], dict[str, Any]]:
@@ -14,11 +16,11 @@ def target_overview(targets: TargetTable) -> Callable[[Mapping[str, str]], dict[
 
 
 def _document(target: AnyTarget) -> dict[str, Any]:
-    models: dict[tuple[str, str], int] = {}
-    failures: dict[tuple[str, str], str] = {}
+    models: dict[tuple[str, str], list[LoadReport]] = {}
+    failures: dict[tuple[str, str], Failure] = {}
     for report in target.reports:
-        for key in report.loads:
-            models[key] = models.get(key, 0) + 1
+        for key, load in report.loads.items():
+            models.setdefault(key, []).append(load)
         failures.update(report.failures)
     return {
         "name": target.name,
@@ -28,11 +30,17 @@ def _document(target: AnyTarget) -> dict[str, Any]:
         "problem": target.problem,
         "replicas": len(target.reports),
         "models": [
-            {"model": model, "version": version, "replicas": count}
-            for (model, version), count in sorted(models.items())
+            {
+                "model": model,
+                "version": version,
+                "replicas": len(loads),
+                "queued": sum(load.queued for load in loads),
+                "running": sum(load.running for load in loads),
+            }
+            for (model, version), loads in sorted(models.items())
         ],
         "failures": [
-            {"model": model, "version": version, "why": why}
+            {"model": model, "version": version, "code": why.code, "why": why.message}
             for (model, version), why in sorted(failures.items())
         ],
     }

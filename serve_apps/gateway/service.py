@@ -75,7 +75,9 @@ class GatewayService:
         if self._catalogue.problem:
             reasons.append(f"the registry cannot be read: {self._catalogue.problem}")
         for (model, version), where in failures(self._targets).items():
-            reasons += [f"{model}:{version} fails on {name}: {why}" for name, why in where.items()]
+            reasons += [
+                f"{model}:{version} fails on {name}: {why.message}" for name, why in where.items()
+            ]
         return Health("degraded" if reasons else "ready", tuple(reasons))
 
     def server_metadata(self) -> ServerMetadata:
@@ -144,7 +146,7 @@ class GatewayService:
                 elif self._is_ready(found):
                     entry = RepositoryEntry(model, version.version, "READY")
                 elif why:
-                    reason = "; ".join(f"{name}: {text}" for name, text in why.items())
+                    reason = "; ".join(f"{name}: {text.message}" for name, text in why.items())
                     entry = RepositoryEntry(model, version.version, "UNAVAILABLE", reason)
                 else:
                     entry = RepositoryEntry(model, version.version, "LOADING")
@@ -182,8 +184,9 @@ class GatewayService:
         served = self._served(model, wanted.version)
         if served is None or not self._is_ready(served):
             why = failures(self._targets).get((model, wanted.version), {})
-            text = "; ".join(f"{name}: {problem}" for name, problem in why.items())
-            raise InvalidInput(f"model '{model}' was not loaded: {text or 'no target is up'}")
+            for name, failure in why.items():
+                raise failure.error(f"model '{model}' was not loaded by {name}")
+            raise Unavailable(f"model '{model}' was not loaded: no target is up", retry_after_s=1.0)
 
     async def unload_model(
         self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext

@@ -25,6 +25,7 @@ from policies.routing import Target
 from serve_apps.model_sync import ModelSync
 from serve_apps.wire import (
     Call,
+    Failure,
     ReplicaReport,
     Reply,
     decode_reply,
@@ -310,9 +311,9 @@ def _mean(loads: Sequence[LoadReport]) -> LoadReport:
     )
 
 
-def failures(targets: TargetTable) -> Mapping[Key, Mapping[str, str]]:
+def failures(targets: TargetTable) -> Mapping[Key, Mapping[str, Failure]]:
     """Return, by model version, which target could not load it and why."""
-    found: dict[Key, dict[str, str]] = {}
+    found: dict[Key, dict[str, Failure]] = {}
     for target in targets:
         for report in target.reports:
             for key, why in report.failures.items():
