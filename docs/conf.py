@@ -49,6 +49,5 @@ suppress_warnings = ["ref.python"]  # two modules may have a type of the same na
 
 html_theme = "furo"
 html_title = f"Prime Spark {release}"
-html_static_path = ["_static"]
 html_theme_options = {"navigation_with_keys": True}
 pygments_style = "friendly"
