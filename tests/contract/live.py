@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol
 
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,9 +41,39 @@ class OneKey:
         return Principal("tester", frozenset({"infer"})) if known else None
 
 
+class Server(Protocol):
+    """A running server as the conformance suite sees it, wherever it runs.
+
+    rest, grpc: host:port; name and version: what it says of itself; target and reason: where
+    `mlp` is computed and why; api_key: one that may infer.
+    """
+
+    rest: str
+    grpc: str
+    name: str
+    version: str
+    target: str
+    reason: str
+    api_key: str
+    limits: Limits
+
+    def token(self, scopes: Sequence[str] = SCOPES) -> str: ...
+
+    @property
+    def bearer(self) -> dict[str, str]: ...
+
+    def busy(self) -> int:
+        """Return how many requests are queued or running."""
+        ...
+
+    def body_bytes(self) -> int:
+        """Return how much memory request bodies take."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveServer:
-    """A running server. rest, grpc: host:port; busy: requests queued or running now."""
+    """A server in this process. rest, grpc: host:port."""
 
     rest: str
     grpc: str
@@ -51,7 +82,18 @@ class LiveServer:
     authenticator: Authenticator
     limits: Limits
     budget: ByteBudget
-    busy: Callable[[], int]
+    load: Callable[[], int]
+    name: str = "prime-spark-edge"
+    version: str = "test"
+    target: str = "edge"
+    reason: str = "local"
+    api_key: str = API_KEY
+
+    def busy(self) -> int:
+        return self.load()
+
+    def body_bytes(self) -> int:
+        return self.budget.used
 
     def token(self, scopes: Sequence[str] = SCOPES) -> str:
         return issue(self.key, "tester", scopes, 3600.0, time.time())
@@ -126,7 +168,7 @@ async def _running(
             authenticator=authenticator,
             limits=limits,
             budget=budget,
-            busy=lambda: sum(r.queued + r.running for r in engine.load_report().values()),
+            load=lambda: sum(r.queued + r.running for r in engine.load_report().values()),
         )
     finally:
         rest_server.should_exit = True

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.contract.clients import Answer, Ask, Client, GrpcClient, Refused, RestClient
-from tests.contract.live import API_KEY, LiveServer
+from tests.contract.live import LiveServer, Server
 from tests.contract.models import CLASSES, FEATURES, mlp_weights
 from tests.contract.tensors import DATATYPES, Given, example
 
@@ -30,7 +30,7 @@ STATUS = {
 
 
 @pytest.fixture(params=[RestClient, GrpcClient], ids=["rest", "grpc"])
-def client(request: pytest.FixtureRequest, server: LiveServer) -> Client:
+def client(request: pytest.FixtureRequest, server: Server) -> Client:
     address = server.rest if request.param is RestClient else server.grpc
     made: Client = request.param(address, server.bearer)
     return made
@@ -66,10 +66,10 @@ class TestHealthAndMetadata:
         assert stranger.live()
         assert stranger.ready()
 
-    def test_the_server_says_what_it_offers(self, client: Client) -> None:
+    def test_the_server_says_what_it_offers(self, client: Client, server: Server) -> None:
         found = client.server_metadata()
-        assert found["name"] == "prime-spark-edge"
-        assert found["version"] == "test"
+        assert found["name"] == server.name
+        assert found["version"] == server.version
         assert {"classification", "model_repository", "statistics"} <= set(found["extensions"])
 
     def test_a_loaded_model_is_ready_with_and_without_its_version(self, client: Client) -> None:
@@ -126,11 +126,13 @@ class TestInference:
         wanted = np.maximum(data @ hidden, 0) @ out
         np.testing.assert_allclose(answer.outputs["scores"].data, wanted, rtol=1e-5, atol=1e-5)
 
-    def test_an_answer_says_what_computed_it_and_where(self, client: Client) -> None:
+    def test_an_answer_says_what_computed_it_and_where(
+        self, client: Client, server: Server
+    ) -> None:
         answer = client.infer(Ask("mlp", [floats("x", 1, FEATURES)], id="ä 42"))
         assert (answer.model, answer.version, answer.id) == ("mlp", "1", "ä 42")
-        assert answer.parameters["prime_spark_target"] == "edge"
-        assert answer.parameters["prime_spark_reason"] == "local"
+        assert answer.parameters["prime_spark_target"] == server.target
+        assert answer.parameters["prime_spark_reason"] == server.reason
 
     def test_outputs_come_in_the_order_asked_for(self, client: Client) -> None:
         inputs = [floats("a", 2, 3, value=5.0), floats("b", 2, 3, value=2.0)]
@@ -280,7 +282,7 @@ class TestRefusals:
 
 class TestLimits:
     def test_a_body_over_the_limit_is_refused_and_the_next_one_served(
-        self, client: Client, server: LiveServer
+        self, client: Client, server: Server
     ) -> None:
         rows = server.limits.max_body_bytes // 4
         with pytest.raises(Refused) as caught:
@@ -289,20 +291,24 @@ class TestLimits:
         client.infer(Ask("mlp", [floats("x", 1, FEATURES)]))
 
     def test_the_part_that_is_parsed_has_a_smaller_limit(
-        self, client: Client, server: LiveServer
+        self, client: Client, server: Server
     ) -> None:
         count = server.limits.max_json_bytes // 2
         ask = Ask("identity_FP32", [floats("x", 1, count, value=0.5)], is_raw=False)
         assert refused(client, "too_large", lambda: client.infer(ask)).field == "body"
 
     def test_memory_set_aside_for_requests_is_given_back(
-        self, client: Client, server: LiveServer
+        self, client: Client, server: Server
     ) -> None:
         for rows in (1, 1000, 100_000):
             client.infer(Ask("identity_FP32", [floats("x", rows, 1)]))
         with pytest.raises(Refused):
             client.infer(Ask("identity_FP32", [floats("nope", 1000, 1)]))
-        wait_until(lambda: server.budget.used == 0)
+        wait_until(lambda: server.body_bytes() == 0)
+
+
+class TestMemoryOfOneProcess:
+    """What can only be arranged inside the server's own process."""
 
     def test_when_that_memory_is_taken_requests_are_turned_away_for_now(
         self, client: Client, server: LiveServer
@@ -351,18 +357,16 @@ class TestCallers:
         )
         refused(client, "unauthenticated", token.server_metadata)
 
-    def test_an_api_key_is_as_good_as_a_token(self, client: Client) -> None:
-        holder = client.using({"x-api-key": API_KEY})
+    def test_an_api_key_is_as_good_as_a_token(self, client: Client, server: Server) -> None:
+        holder = client.using({"x-api-key": server.api_key})
         holder.infer(Ask("mlp", [floats("x", 1, FEATURES)]))
 
-    def test_loading_models_takes_a_scope_of_its_own(
-        self, client: Client, server: LiveServer
-    ) -> None:
+    def test_loading_models_takes_a_scope_of_its_own(self, client: Client, server: Server) -> None:
         caller = client.using({"authorization": f"Bearer {server.token(['infer'])}"})
         refused(client, "forbidden", lambda: caller.load("add_sub", {}))
         refused(client, "forbidden", lambda: caller.unload("add_sub", {}))
 
-    def test_inference_takes_a_scope_of_its_own(self, client: Client, server: LiveServer) -> None:
+    def test_inference_takes_a_scope_of_its_own(self, client: Client, server: Server) -> None:
         caller = client.using({"authorization": f"Bearer {server.token(['metrics:read'])}"})
         ask = Ask("mlp", [floats("x", 1, FEATURES)])
         refused(client, "forbidden", lambda: caller.infer(ask))
@@ -370,14 +374,14 @@ class TestCallers:
 
 class TestDeadlinesAndCancelling:
     def test_a_deadline_in_the_header_ends_a_long_computation(
-        self, client: Client, server: LiveServer
+        self, client: Client, server: Server
     ) -> None:
         ask = _long(headers={"prime-spark-timeout-ms": "150"})
         refused(client, "deadline_exceeded", lambda: client.infer(ask))
         wait_until(lambda: server.busy() == 0)
 
     def test_a_deadline_in_the_parameters_ends_a_long_computation(
-        self, client: Client, server: LiveServer
+        self, client: Client, server: Server
     ) -> None:
         ask = _long(parameters={"timeout": 150_000})
         refused(client, "deadline_exceeded", lambda: client.infer(ask))
@@ -450,7 +454,7 @@ class TestStatistics:
         assert any(int(batch["batch_size"]) == 2 for batch in entry["batch_stats"])
 
 
-def test_both_transports_give_the_same_answer(server: LiveServer) -> None:
+def test_both_transports_give_the_same_answer(server: Server) -> None:
     ask = Ask("mlp", [floats("x", 3, FEATURES, value=0.25)])
     answers: list[Answer] = [
         RestClient(server.rest, server.bearer).infer(ask),
@@ -462,7 +466,7 @@ def test_both_transports_give_the_same_answer(server: LiveServer) -> None:
     assert answers[0].parameters == answers[1].parameters
 
 
-def test_many_callers_on_both_transports_are_all_answered(server: LiveServer) -> None:
+def test_many_callers_on_both_transports_are_all_answered(server: Server) -> None:
     answered = threading.Semaphore(0)
 
     def ask(number: int) -> None:
