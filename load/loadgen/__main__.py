@@ -26,6 +26,7 @@ from load.access import Access, NoGateway, example, find
 from load.loadgen.summary import read_summary
 from load.loadgen.sut import GatewayUnderTest
 from load.oip import Payload, binary_request
+from load.openloop import ClosedLoop
 
 SCENARIOS: Final[Mapping[str, Any]] = {
     "single-stream": lg.TestScenario.SingleStream,
@@ -37,6 +38,12 @@ CONNECTIONS: Final[Mapping[str, int]] = {"single-stream": 1, "server": 128, "off
 # Early stopping (MLPerf Inference rules, "early stopping") judges p99 from 662 queries on.
 LEAST_QUERIES: Final[Mapping[str, int]] = {"single-stream": 256, "server": 1024, "offline": 1}
 
+SERVER_QPS: Final = 100.0
+ESTIMATE_S: Final = 3.0
+# Offline, as many samples are sent as the guess fills the duration with; a guess that is too
+# low ends before the duration and is INVALID.
+OFFLINE_SLACK: Final = 1.5
+
 
 def main() -> int:
     """Run one scenario; 0 when it is VALID."""
@@ -44,7 +51,7 @@ def main() -> int:
     parser.add_argument("--scenario", choices=list(SCENARIOS), default="server")
     parser.add_argument("--model", default="digits")
     parser.add_argument("--tier", choices=("edge", "cloud", "colocated"), help="ask for a tier")
-    parser.add_argument("--qps", type=float, default=100.0, help="rate (server), guess (offline)")
+    parser.add_argument("--qps", type=float, help="rate (server: 100; offline: measured)")
     parser.add_argument("--latency-ms", type=float, default=100.0, help="bound on p99 (server)")
     parser.add_argument("--duration-s", type=float, default=60.0, help="at least this long")
     parser.add_argument("--logs", type=Path, default=Path("build/loadgen"), help="log folder")
@@ -60,6 +67,11 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     requests = sample_requests(access, payload, options.tier)
     connections = CONNECTIONS[options.scenario]
+    if options.qps is None:
+        options.qps = SERVER_QPS
+        if options.scenario == "offline":
+            rate = asyncio.run(_saturation_per_s(access, requests[0], connections))
+            options.qps = rate * OFFLINE_SLACK
     with GatewayUnderTest(access.host, access.port, requests, connections) as under_test:
         _run(under_test, settings(options), folder)
     summary = read_summary(folder)
@@ -85,6 +97,13 @@ def settings(options: argparse.Namespace) -> Any:
     chosen.server_target_latency_percentile = 0.99
     chosen.offline_expected_qps = options.qps
     return chosen
+
+
+async def _saturation_per_s(access: Access, request: bytes, connections: int) -> float:
+    """Return how many requests are answered in a second when all connections are busy."""
+    loop = ClosedLoop(access.host, access.port, request, connections)
+    await loop.run(ESTIMATE_S)
+    return len(loop.sent) / ESTIMATE_S
 
 
 def sample_requests(access: Access, payload: Payload, tier: str | None) -> Sequence[bytes]:
