@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import string
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,6 +82,16 @@ def test_a_right_checksum_does_not_make_a_key(store: ApiKeyStore, path: Path) ->
     elsewhere = ApiKeyStore(path.with_name("other"))
     store.create("ci", ["infer"], NOW)
     assert store.verify(elsewhere.create("ci", ["admin"], NOW).text, NOW) is None
+
+
+def test_knowing_the_id_and_the_form_is_not_enough(store: ApiKeyStore) -> None:
+    _, record = store.create("ci", ["infer"], NOW)
+    alphabet = string.digits + string.ascii_uppercase + string.ascii_lowercase
+    guess, checksum = f"ps_{record.id}_{'a' * 43}", ""
+    left = zlib.crc32(guess.encode())
+    for _ in range(6):
+        checksum, left = alphabet[left % 62] + checksum, left // 62
+    assert store.verify(guess + checksum, NOW) is None
 
 
 def test_a_key_ends_with_its_life(store: ApiKeyStore) -> None:

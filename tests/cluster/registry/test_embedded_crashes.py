@@ -14,7 +14,7 @@ import pytest
 
 import cluster
 from cluster.registry import EmbeddedRegistry
-from tests.children import exit_status, fork
+from tests.children import exit_status, fork, running
 from tests.contract.registries import file_with, register
 
 _WATCHED = (str(Path(cluster.__file__).parent), str(Path(os.__file__).with_name("pathlib")))
@@ -54,6 +54,8 @@ def _survives(root: Path, source: Path, before: tuple[str, ...], *, ended: bool)
     if is_visible:
         registry.sweep()
     else:
+        # With other content, so that what the dead one published would be seen to stay.
+        source = file_with(source.parent, b"again", "again.onnx")
         register(registry, source, version="new")
     assert registry.sweep() == 0
     found = registry.get("digits", "new")
@@ -103,13 +105,10 @@ def test_a_registration_killed_while_it_copies_a_large_file_leaves_nothing(
     root, size = tmp_path / "registry", 24 << 20
     source = file_with(tmp_path, random.Random(seed).randbytes(size))
     until = random.Random(seed).randrange(size + 1)
-    pid = fork(lambda: register(EmbeddedRegistry(root), source, version="new"))
-    while True:
-        staged = [p.stat().st_size for p in _files(root / "staging")]
-        if max(staged, default=0) >= until or _files(root / "objects"):
-            break
-    os.kill(pid, signal.SIGKILL)
-    assert exit_status(pid) in (0, -signal.SIGKILL)
+    with running(lambda: register(EmbeddedRegistry(root), source, version="new")):
+        while not _files(root / "objects"):
+            if max(map(_size, _files(root / "staging")), default=0) >= until:
+                break
     _survives(root, source, (), ended=False)
 
 
@@ -124,14 +123,12 @@ def test_a_running_registration_is_not_swept(tmp_path: Path) -> None:
             os.write(writing, b"staged")
             signal.pause()
 
-    pid = fork(work)
-    assert os.read(reading, 6) == b"staged"
-    registry = EmbeddedRegistry(root)
-    register(registry, source)
-    assert registry.sweep() == 0
-    assert len(_files(root / "staging")) == 1
-    os.kill(pid, signal.SIGKILL)
-    assert exit_status(pid) == -signal.SIGKILL
+    with running(work):
+        assert os.read(reading, 6) == b"staged"
+        registry = EmbeddedRegistry(root)
+        register(registry, source)
+        assert registry.sweep() == 0
+        assert len(_files(root / "staging")) == 1
     assert registry.sweep() == 1
     assert _files(root / "staging") == []
     os.close(reading)
@@ -141,3 +138,11 @@ def test_a_running_registration_is_not_swept(tmp_path: Path) -> None:
 def _files(folder: Path) -> list[Path]:
     """Return the files below a folder that others are changing."""
     return [Path(at) / name for at, _, names in os.walk(folder) for name in names]
+
+
+def _size(path: Path) -> int:
+    """Return a file's size; 0 when it has just been moved away."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
