@@ -43,15 +43,11 @@ class OpenLoop:
     sent: list[Sent] = field(default_factory=list)
     unsent: int = 0
     _free: list[Connection] = field(default_factory=list)
-    _all: list[Connection] = field(default_factory=list)
+    _open: int = 0
+    _opening: set[asyncio.Task[None]] = field(default_factory=set)
     _pending: int = 0
     _is_over: bool = False
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def open(self) -> None:
-        """Open every connection. Raises OSError."""
-        while len(self._all) < self.connections:
-            await self._add()
 
     async def run(self, rate_per_s: float, duration_s: float, rng: random.Random) -> None:
         """Send at a rate for a time, then wait until everything was answered or lost."""
@@ -64,44 +60,65 @@ class OpenLoop:
                 break
             # Even when sending is behind: answers are read meanwhile.
             await asyncio.sleep(max(0.0, due - loop.time()))
-            self._send(loop.time, began, due)
+            self._dispatch(loop.time, began, due)
         self._is_over = True
         if self._pending:
             await self._idle.wait()
 
     def close(self) -> None:
-        for connection in self._all:
+        for connection in self._free:
             connection.close()
 
-    def _send(self, clock: Callable[[], float], began: float, due: float) -> None:
-        if not self._free:
+    def _dispatch(self, clock: Callable[[], float], began: float, due: float) -> None:
+        """Send on a free connection, or on a new one while there may be more of them."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.is_open:  # the server may close idle ones whenever it likes
+                self._send(connection, clock, began, due)
+                return
+            self._open -= 1
+        if self._open >= self.connections:
             self.unsent += 1
             return
-        connection = self._free.pop()
+        self._open += 1
+        self._pending += 1
+        task = asyncio.get_running_loop().create_task(self._send_on_new(clock, began, due))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _send_on_new(self, clock: Callable[[], float], began: float, due: float) -> None:
+        try:
+            connection = await connect(self.host, self.port)
+        except OSError:
+            self._open -= 1
+            self._settle(Sent(due - began, 0.0, clock() - due, LOST, False))
+            return
+        self._pending -= 1
+        self._send(connection, clock, began, due)
+
+    def _send(
+        self, connection: Connection, clock: Callable[[], float], began: float, due: float
+    ) -> None:
         sent_at = clock()
 
         def answered(response: Response | None) -> None:
             status, has_retry_after = LOST, False
             if response is not None:
                 status, has_retry_after = response.status, b"retry-after" in response.headers
-            self.sent.append(
-                Sent(due - began, sent_at - due, clock() - due, status, has_retry_after)
-            )
-            self._pending -= 1
-            if self._is_over and not self._pending:
-                self._idle.set()
             if connection.is_open:
                 self._free.append(connection)
             else:
-                asyncio.ensure_future(self._add())  # noqa: RUF006 (its end is a longer free list)
+                self._open -= 1
+            self._settle(Sent(due - began, sent_at - due, clock() - due, status, has_retry_after))
 
         self._pending += 1
         connection.exchange(self.request, answered)
 
-    async def _add(self) -> None:
-        connection = await connect(self.host, self.port)
-        self._all.append(connection)
-        self._free.append(connection)
+    def _settle(self, sent: Sent) -> None:
+        self.sent.append(sent)
+        self._pending -= 1
+        if self._is_over and not self._pending:
+            self._idle.set()
 
 
 @dataclass(slots=True)

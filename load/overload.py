@@ -163,7 +163,6 @@ async def observe(
     offered = rate_per_s * experiment.factor
     console.print(f"sustainable: {rate_per_s:.1f}/s; sending {offered:.1f}/s ...")
     storm = OpenLoop(access.host, access.port, request, experiment.connections)
-    await storm.open()
     await storm.run(offered, experiment.overload_s, random.Random(experiment.seed))  # noqa: S311
     storm.close()
     after = await closed(1, RECOVERY_S + 1.0)
