@@ -82,7 +82,8 @@ class Engine:
         self._threads = options.threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
         self._runners: dict[Key, ModelRunner] = {}
-        self._loading: dict[Key, asyncio.Task[ModelRunner]] = {}
+        self._loading: dict[Key, tuple[ModelSource, asyncio.Task[None]]] = {}
+        self._draining: dict[asyncio.Task[None], Key] = {}
 
     @property
     def loaded(self) -> tuple[Key, ...]:
@@ -97,19 +98,31 @@ class Engine:
             raise NotFound(f"model '{model}' version '{version}' is not loaded here")
         return found
 
+    def options_of(self, key: Key) -> ModelOptions | None:
+        """Return the options a version is served with; None when it is not loaded."""
+        runner = self._runners.get(key)
+        return None if runner is None else runner.options
+
     async def load(self, source: ModelSource) -> None:
         """Load and warm up a model; many callers of the same share one load.
 
-        Raises Corrupt, Unsupported. A version that is loaded stays as it is.
+        A version that is loaded with the same options stays as it is. With other options it is
+        opened and warmed anew beside the old one, which serves until then and finishes what it
+        accepted afterwards: no request is dropped. At most two copies are in memory at a time.
+
+        Raises Corrupt, Unsupported; what was loaded before goes on then.
         """
         key = (source.model, source.version)
-        if key in self._runners:
-            return
-        task = self._loading.get(key)
-        if task is None:
+        while (other := self._loading.get(key)) is not None and other[0] != source:
+            await asyncio.wait((other[1],))
+        if other is None:
+            if self.options_of(key) == source.options:
+                return
             task = asyncio.get_running_loop().create_task(self._open(source))
-            self._loading[key] = task
+            self._loading[key] = (source, task)
             task.add_done_callback(lambda done: self._finish_loading(key, done))
+        else:
+            task = other[1]
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -119,13 +132,13 @@ class Engine:
 
     async def unload(self, model: str, version: str) -> None:
         """Stop serving a model, finish what it accepted, give its memory back."""
-        task = self._loading.get((model, version))
-        if task is not None:
-            await asyncio.wait((task,))
-        runner = self._runners.pop((model, version), None)
+        key = (model, version)
+        while (loading := self._loading.get(key)) is not None:
+            await asyncio.wait((loading[1],))
+        runner = self._runners.pop(key, None)
         if runner is not None:
-            await runner.close(self._options.drain_s)
-            _trim_heap()
+            self._drain(key, runner)
+        await self._drained(key)
 
     async def infer(
         self, request: InferRequest, version: str, *, deadline: float, priority: int = 0
@@ -151,20 +164,41 @@ class Engine:
 
     async def close(self) -> None:
         """Unload everything, all models at the same time, and end the threads."""
-        for task in list(self._loading.values()):
+        for _, task in list(self._loading.values()):
             task.cancel()
         async with asyncio.TaskGroup() as unloading:
-            for model, version in {*self._loading, *self._runners}:
+            for model, version in {*self._loading, *self._runners, *self._draining.values()}:
                 unloading.create_task(self.unload(model, version))
         end = partial(self._pool.shutdown, wait=True, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, end)  # a last run may go on
 
-    def _finish_loading(self, key: Key, done: asyncio.Task[ModelRunner]) -> None:
+    def _finish_loading(self, key: Key, done: asyncio.Task[None]) -> None:
         del self._loading[key]
         if not done.cancelled():
             done.exception()  # whoever waits is told; perhaps nobody waits any more
 
-    async def _open(self, source: ModelSource) -> ModelRunner:
+    def _drain(self, key: Key, runner: ModelRunner) -> None:
+        """Let a runner that gets no new requests finish and go, in a task of its own."""
+        task = asyncio.get_running_loop().create_task(self._close(runner))
+        self._draining[task] = key
+        task.add_done_callback(self._draining.pop)
+
+    async def _drained(self, key: Key) -> None:
+        """Wait until nothing of a version drains; whoever waits may give up, the drain goes on."""
+        tasks = [task for task, drained in self._draining.items() if drained == key]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _close(self, runner: ModelRunner) -> None:
+        try:
+            await runner.close(self._options.drain_s)
+        except Exception:  # of a backend that cannot even be closed
+            logger.exception("closing %s version %s failed", runner.model, runner.version)
+        _trim_heap()
+
+    async def _open(self, source: ModelSource) -> None:
+        key = (source.model, source.version)
+        await self._drained(key)  # a third copy would have to wait for the first to go
         loader = self._loaders.get(source.format)
         if loader is None:
             raise Unsupported(
@@ -188,9 +222,12 @@ class Engine:
         except BaseException:
             backend.close()
             raise
-        self._runners[(source.model, source.version)] = runner
-        logger.info("loaded %s version %s from %s", source.model, source.version, source.path.name)
-        return runner
+        old = self._runners.get(key)
+        self._runners[key] = runner
+        logger.info("loaded %s version %s from %s", *key, source.path.name)
+        if old is not None:
+            runner.stats = old.stats  # the same version: its counters go on
+            self._drain(key, old)
 
 
 def _load(runner: ModelRunner) -> LoadReport:
