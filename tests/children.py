@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 Result = TypeVar("Result")
@@ -43,6 +45,17 @@ def fork(work: Callable[[], object]) -> int:
     if pid == 0:
         _work_and_leave(work)
     return pid
+
+
+@contextmanager
+def running(work: Callable[[], object]) -> Iterator[int]:
+    """Run `work` in a child for the length of a block; kill it at the end and wait for it."""
+    pid = fork(work)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        exit_status(pid)
 
 
 def exit_status(pid: int) -> int:
