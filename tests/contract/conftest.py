@@ -5,20 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.protocol.service import Limits
+from tests.contract.limits import LIMITS
 from tests.contract.live import LiveServer, serving
 from tests.contract.models import write_models
-
-MIB = 1024 * 1024
-LIMITS = Limits(
-    max_body_bytes=4 * MIB,
-    max_json_bytes=MIB,
-    max_inflight_bytes=32 * MIB,
-    max_tensors=8,
-    default_timeout_s=20.0,
-    max_timeout_s=30.0,
-    body_timeout_s=2.0,
-)
 
 
 @pytest.fixture(scope="session")

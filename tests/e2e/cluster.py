@@ -20,6 +20,7 @@ import httpx
 from cluster.config import Settings, load_settings
 from cluster.home import Home
 from cluster.ports import free_port
+from tests.contract.limits import LIMITS
 
 COMMAND_TIMEOUT_S = 240.0
 Found = TypeVar("Found")
@@ -98,7 +99,8 @@ def own_cluster() -> Iterator[TestCluster]:
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     ports = {f"PRIME_SPARK_PORTS__{name}": str(free_port()) for name in PORTS}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PRIME_SPARK_", "RAY_"))}
-    cluster = TestCluster(Home.at(root), {**kept, "PRIME_SPARK_HOME": str(root), **ports})
+    env = {**kept, "PRIME_SPARK_HOME": str(root), **ports, **SMALL_LIMITS}
+    cluster = TestCluster(Home.at(root), env)
     try:
         yield cluster
     finally:
@@ -108,6 +110,12 @@ def own_cluster() -> Iterator[TestCluster]:
         assert done.code == 0, done.err
 
 
+# Limits that a test can reach, the same as those of the conformance suite's own server.
+SMALL_LIMITS = {
+    "PRIME_SPARK_LIMITS__MAX_BODY_BYTES": str(LIMITS.max_body_bytes),
+    "PRIME_SPARK_LIMITS__MAX_JSON_BYTES": str(LIMITS.max_json_bytes),
+    "PRIME_SPARK_LIMITS__MAX_INPUTS": str(LIMITS.max_tensors),
+}
 PORTS = ("REST", "GRPC", "DASHBOARD", "GCS")
 
 

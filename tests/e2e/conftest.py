@@ -33,3 +33,10 @@ def test_set(cluster: TestCluster) -> tuple[NDArray[np.float32], NDArray[np.int6
     """The digits' held-back images and labels."""
     data: Any = digits.load(cluster.home.root)
     return data.test.images.astype(np.float32), data.test.labels
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs the cluster also waits for its start."""
+    for item in items:
+        if "/e2e/" in item.nodeid and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
