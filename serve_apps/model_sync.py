@@ -1,9 +1,10 @@
 """Keeps an engine at what the registry says ought to run at its placement.
 
 The serving table is the desired state; every process that holds an engine polls its generation
-(one small read) and closes the difference: what is missing is loaded, what is gone is unloaded
-after its accepted requests are answered. A model that cannot be loaded is remembered with the
-reason and tried again later; the others go on.
+(one small read) and closes the difference: what is missing is loaded, what is served with other
+options now is replaced without dropping a request, what is gone is unloaded after its accepted
+requests are answered. A model that cannot be loaded is remembered with the reason and tried
+again later; the others go on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 from cluster.registry.interface import Registry
 from cluster.registry.types import Artifact, ModelVersion, ServingEntry
 from edge_runtime.engine import Engine, ModelOptions, ModelSource, model_options
-from edge_runtime.errors import PrimeSparkError, Unsupported
+from edge_runtime.errors import InvalidInput, PrimeSparkError, Unsupported
 from serve_apps.wire import Failure
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,18 @@ class ModelSync:
     """Drives one engine. `run` polls for ever; `step` does one round (tests, start-up)."""
 
     def __init__(
-        self, engine: Engine, registry: Registry, placement: str, defaults: ModelOptions
+        self,
+        engine: Engine,
+        registry: Registry,
+        placement: str,
+        defaults: ModelOptions,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._engine = engine
         self._registry = registry
         self._placement = placement
         self._defaults = defaults
+        self._retry_s = retry_s
         self._failures: dict[Key, Failure] = {}
         self._retry_at: dict[Key, float] = {}
         self.generation = -1
@@ -73,16 +80,25 @@ class ModelSync:
             for entry in entries
             if self._placement in entry.placements
         }
-        for key in [key for key in self._failures if key not in wanted]:
-            self._failures.pop(key)
-            self._retry_at.pop(key, None)
-        missing = [entry for key, entry in wanted.items() if key not in self._engine.loaded]
+        missing = [entry for entry in wanted.values() if not self._is_loaded(entry)]
         gone = [key for key in self._engine.loaded if key not in wanted]
+        for key in self._failures.keys() - {(entry.model, entry.version) for entry in missing}:
+            self._forget(key)
         await asyncio.gather(
             *(self._load(entry) for entry in missing),
             *(self._engine.unload(model, version) for model, version in gone),
         )
         self.generation = generation
+
+    def _is_loaded(self, entry: ServingEntry) -> bool:
+        """True when the version runs with the options that the entry asks for."""
+        running = self._engine.options_of((entry.model, entry.version))
+        if running is None:
+            return False
+        try:
+            return running == model_options(self._defaults, entry.options)
+        except InvalidInput:
+            return False  # loading it says why
 
     async def _load(self, entry: ServingEntry) -> None:
         key = (entry.model, entry.version)
@@ -90,12 +106,24 @@ class ModelSync:
             source = await asyncio.to_thread(self._source, entry)
             await self._engine.load(source)
         except PrimeSparkError as error:
-            logger.error("cannot load %s version %s: %s", *key, error)
-            self._failures[key] = Failure(error.code, error.message)
-            self._retry_at[key] = asyncio.get_running_loop().time() + RETRY_S
+            self._failed(key, Failure(error.code, error.message), None)
+        except Exception as error:
+            # A model that crashes in its warm-up, a disk that fails: one version must not take
+            # the replica, and with it every other version, down.
+            message = f"{type(error).__name__}: {error}"
+            self._failed(key, Failure(PrimeSparkError.code, message), error)
         else:
-            self._failures.pop(key, None)
-            self._retry_at.pop(key, None)
+            self._forget(key)
+
+    def _failed(self, key: Key, why: Failure, unexpected: Exception | None) -> None:
+        if self._failures.get(key) != why:  # said once, not at every attempt
+            logger.error("cannot load %s version %s: %s", *key, why.message, exc_info=unexpected)
+        self._failures[key] = why
+        self._retry_at[key] = asyncio.get_running_loop().time() + self._retry_s
+
+    def _forget(self, key: Key) -> None:
+        self._failures.pop(key, None)
+        self._retry_at.pop(key, None)
 
     def _source(self, entry: ServingEntry) -> ModelSource:
         """Find and verify the artifact to run; reads the whole file."""
