@@ -49,9 +49,10 @@ class Home:
         """Create `run` for a cluster that starts. Raises Unavailable unless it is private."""
         try:
             self.run.mkdir(mode=0o700, exist_ok=True)
+            _check_private(self.run)
+            self.scratch.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise Unavailable(f"{self.run} cannot be made: {error.strerror}") from None
-        _check_private(self.run)
 
     @property
     def config(self) -> Path:
@@ -98,6 +99,11 @@ class Home:
             return inside
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
         return _SHORT_FOLDER / f"ps-{os.geteuid()}-{name}"
+
+    @property
+    def scratch(self) -> Path:
+        """Temporary files of the cluster's processes, so that `down` removes them too."""
+        return self.run / "tmp"
 
     @property
     def ray(self) -> Path:

@@ -79,8 +79,6 @@ def environment(home: Home, settings: Settings) -> dict[str, str]:
 
     Only what a process needs is inherited, so a shell's leftovers do not change a cluster.
     """
-    scratch = home.run / "tmp"
-    scratch.mkdir(mode=0o700, exist_ok=True)
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -93,7 +91,7 @@ def environment(home: Home, settings: Settings) -> dict[str, str]:
         RAY_SERVE_ENABLE_DIRECT_INGRESS="0",  # would open a port that asks for no credential
         RAY_USAGE_STATS_ENABLED="0",
         RAY_DEDUP_LOGS="0",
-        TMPDIR=str(scratch),
+        TMPDIR=str(home.scratch),
         PYTHONUNBUFFERED="1",
     )
     if settings.ray.address in _LOOPBACK:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,9 +26,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     found = Home.at(tmp_path / "home")
     found.make_run()
     yield found
-    for file in found.run.iterdir():
-        file.unlink()
-    found.run.rmdir()
+    shutil.rmtree(found.run)
 
 
 def settings(**overrides: object) -> Settings:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     found = Home.at(tmp_path / "home")
     found.make_run()
     yield found
-    found.state.unlink(missing_ok=True)
-    found.run.rmdir()
+    shutil.rmtree(found.run)
 
 
 def test_what_was_written_is_read(home: Home) -> None:
