@@ -18,6 +18,7 @@ from edge_runtime.protocol.types import ANY_DIM, Signature, TensorSpec
 
 MAX_NAME: Final = 128
 MAX_ACTOR: Final = 256
+RESERVED_MODELS: Final = frozenset({"stats"})  # `/v2/models/stats` counts over all models
 MAX_TENSORS: Final = 1024
 MAX_OPTIONS: Final = 64
 
@@ -37,6 +38,8 @@ def check_name(kind: str, text: str) -> None:
             field=kind,
             hint=f"letters, digits and ._- only, not beginning with . or -, at most {MAX_NAME}",
         )
+    if kind == "model" and text in RESERVED_MODELS:
+        raise InvalidInput(f"a model cannot be called '{text}'", field=kind, hint="a route has it")
 
 
 def check_actor(actor: str) -> None:

@@ -2,11 +2,11 @@
 
 Everything but the backend's computation happens on the event loop that owns the runner, so
 there are no locks. A request is fitted to the model, admitted or refused
-(`policies.admission`), and then either computed at once on the loop, when the model is known
-to take less than `INLINE_S` and nothing waits, or queued. Whenever a worker is free the most
-urgent request and whatever stacks onto it become a batch on the thread pool; batches form
-while workers are busy, and waiting for more is an option that is off by default, because it
-does not pay on processors (docs/adr).
+(`policies.admission`), and then either computed at once on the loop, when nothing waits and the
+model is known to take less than `INLINE_S` whatever the row, or queued. Whenever a worker is
+free the most urgent request and whatever stacks onto it become a batch on the thread pool;
+batches form while workers are busy, and waiting for more is an option that is off by default,
+because it does not pay on processors (docs/adr).
 
 Deadlines: a request whose time is over is dropped at dequeue and its caller told; a caller
 that gives up frees its place, and a running batch that nobody waits for is aborted.
@@ -33,7 +33,7 @@ from edge_runtime.errors import (
     Overloaded,
     Unavailable,
 )
-from edge_runtime.protocol.types import Array, InferRequest, Tensor
+from edge_runtime.protocol.types import ANY_DIM, Array, InferRequest, Signature, Tensor
 from policies.admission import QueueState, Refused, admit
 
 logger = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ class ModelRunner:
         self._pool_size = pool_size
         self._wall = wall
         self._queue: RequestQueue[_Job] = RequestQueue(options.max_queue)
+        self._has_fixed_rows = _has_fixed_rows(backend.signature)
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
@@ -172,7 +173,8 @@ class ModelRunner:
         is_idle = self._running == 0 and not self._queue
         self._admit(work, deadline - now, is_idle)
         expected_s = self.service.estimate(work.rows)
-        if is_idle and 0.0 < expected_s < INLINE_S and not self.options.max_delay_ms:
+        is_quick = self._has_fixed_rows and 0.0 < expected_s < INLINE_S
+        if is_idle and is_quick and not self.options.max_delay_ms:
             arrays = self._compute_inline(work, now)
         else:
             arrays = await self._compute_queued(work, deadline, priority, now)
@@ -458,3 +460,11 @@ class ModelRunner:
         return DeadlineExceeded(
             f"the deadline passed before model '{self.model}' could answer", field="timeout"
         )
+
+
+def _has_fixed_rows(signature: Signature) -> bool:
+    """Tell whether every row of a batch is the same amount of work, as far as shapes say."""
+    inner = (
+        dim for spec in signature.inputs for dim in spec.shape[1 if signature.is_batched else 0 :]
+    )
+    return all(dim != ANY_DIM for dim in inner)

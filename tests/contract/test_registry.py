@@ -228,6 +228,11 @@ def test_an_alias_set_to_where_it_points_is_no_move(registry: Registry, source: 
     assert (registry.serving_generation(), registry.history("digits")) == before
 
 
+def test_the_name_of_a_route_is_no_name_for_a_model(registry: Registry, source: Path) -> None:
+    with pytest.raises(InvalidInput, match="stats"):
+        register(registry, source, "stats")
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", "a b", "a\n", "ä", "x" * 129, "\x00"])
 def test_names_that_do_not_fit_into_a_url_are_refused(
     registry: Registry, source: Path, name: str

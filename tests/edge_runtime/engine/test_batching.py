@@ -14,6 +14,7 @@ from tests.edge_runtime.engine.conftest import Serve
 from tests.edge_runtime.engine.gate import Floats, GateBackend, later, request, until
 
 HOUR_MS = 3_600_000.0
+FIXED_ROWS = Signature((TensorSpec("x", "FP32", (-1, 1)),), (TensorSpec("y", "FP32", (-1, 1)),))
 
 
 async def busy(runner: ModelRunner, backend: GateBackend) -> asyncio.Task[tuple[Tensor, ...]]:
@@ -192,7 +193,7 @@ async def test_a_model_without_a_batch_dimension_runs_each_request_alone(serve: 
 
 
 async def test_a_fast_model_is_computed_on_the_loop_while_nothing_waits(serve: Serve) -> None:
-    backend = GateBackend()
+    backend = GateBackend(signature=FIXED_ROWS)
     runner = serve(backend)
     runner.service.saw(1, 1e-5)
     await runner.infer(request([1.0]), deadline=later())
@@ -210,10 +211,21 @@ async def test_a_fast_model_is_computed_on_the_loop_while_nothing_waits(serve: S
     assert where == ["MainThread", "worker", "worker"]
 
 
+async def test_a_model_whose_rows_may_be_of_any_size_never_holds_up_the_loop(
+    serve: Serve,
+) -> None:
+    backend = GateBackend()  # [-1, -1]: what one row costs is up to the caller
+    runner = serve(backend)
+    runner.service.saw(1, 1e-5)
+    await runner.infer(request([1.0] * 8), deadline=later())
+    assert backend.threads[0].startswith("worker")
+
+
 async def test_an_error_on_the_loop_is_counted_and_leaves_the_runner_usable(
     serve: Serve,
 ) -> None:
     backend = _fails_on_13(RuntimeError("13"))
+    backend.signature = FIXED_ROWS
     backend.gate.set()
     runner = serve(backend)
     runner.service.saw(1, 1e-5)
