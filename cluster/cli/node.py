@@ -33,7 +33,7 @@ def start(context: typer.Context, node: Which) -> None:
     from cluster.launch import start_edge
 
     start_edge(invocation(context).settings(), progress())
-    say(f"node '{node.value}' has joined")
+    say(f"node '{node.value}' has joined; `prime-spark status` shows when its target is up")
 
 
 def kill(context: typer.Context, node: Which) -> None:
