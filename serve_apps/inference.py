@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 
 from ray import serve
 
@@ -22,6 +23,7 @@ from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.options import engine_defaults
 from serve_apps.replica_log import log_to
+from serve_apps.tasks import end
 from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_error, encode_outputs
 
 logger = logging.getLogger(__name__)
@@ -31,18 +33,29 @@ class Inference:
     """Serves calls of the gateway; every method answers on the replica's event loop."""
 
     async def __init__(self, settings: Settings, tier: str) -> None:  # type: ignore[misc]
+        self._closing = AsyncExitStack()  # what was built is ended in the opposite order
+        try:
+            await self._start(settings, tier)
+        except BaseException:
+            await self._closing.aclose()
+            raise
+
+    async def _start(self, settings: Settings, tier: str) -> None:
         stay_on_loopback()
         home = Home.at(settings.home)
         log_to(home.logs, f"inference-{tier}-{serve.get_replica_context().replica_id.unique_id}")
         defaults = engine_defaults(settings)
-        self._engine = Engine(EngineOptions(defaults=defaults))
         registry = EmbeddedRegistry(home.registry)
+        self._closing.callback(registry.close)
+        self._engine = Engine(EngineOptions(defaults=defaults))
+        self._closing.push_async_callback(self._engine.close)
         self._sync = ModelSync(self._engine, registry, tier, defaults)
         await self._sync.step()
         self._syncing = asyncio.get_running_loop().create_task(self._sync.run())
+        self._closing.push_async_callback(end, (self._syncing,))
 
     async def infer(self, call: Call) -> Reply:
-        """Compute one call; expected errors are in the reply."""
+        """Compute one call; errors are in the reply."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         key = (call.model, call.version)
@@ -55,6 +68,11 @@ class Inference:
             )
         except PrimeSparkError as error:
             return encode_error(error, self._engine.load_of(key), loop.time() - began)
+        except Exception:
+            # A fault of this model; raised through the handle it would look like a lost replica.
+            logger.exception("%s version %s failed a request", *key)
+            unexpected = PrimeSparkError(f"model '{call.model}' failed unexpectedly")
+            return encode_error(unexpected, self._engine.load_of(key), loop.time() - began)
         return encode_outputs(outputs, self._engine.load_of(key), loop.time() - began)
 
     async def report(self) -> ReplicaReport:
@@ -69,9 +87,7 @@ class Inference:
     async def check_health(self) -> None:
         """Called by Serve; raises when the replica should be replaced."""
         if self._syncing.done():
-            self._syncing.result()
-            raise RuntimeError("the model sync ended")
+            raise RuntimeError("the model sync ended") from self._syncing.exception()
 
     async def __del__(self) -> None:
-        self._syncing.cancel()
-        await self._engine.close()
+        await self._closing.aclose()

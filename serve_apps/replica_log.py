@@ -51,6 +51,12 @@ def log_to(folder: Path, name: str) -> None:
 
 def _prune(folder: Path, kind: str) -> None:
     """Replicas come and go; keep the newest files of their kind."""
-    files = sorted(folder.glob(f"{kind}-*.log*"), key=lambda path: path.stat().st_mtime)
-    for old in files[:-KEPT_FILES]:
+    for old in sorted(folder.glob(f"{kind}-*.log*"), key=_changed_at)[:-KEPT_FILES]:
         old.unlink(missing_ok=True)
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # pruned or rotated by another replica meanwhile
+        return 0.0

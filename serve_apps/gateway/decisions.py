@@ -6,7 +6,7 @@ Bounded by count; the oldest go first and are counted. Reading it needs the scop
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,13 +40,13 @@ class DecisionLog:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._records: deque[DecisionRecord] = deque(maxlen=capacity)
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        self.taken_s: Counter[tuple[str, str, str]] = Counter()
+        self.taken_s: defaultdict[tuple[str, str, str], float] = defaultdict(float)
         self.total = 0
 
     def add(self, record: DecisionRecord) -> None:
         key = (record.target, record.reason, record.outcome)
         self.counts[key] += 1
-        self.taken_s[key] += record.taken_s  # type: ignore[assignment]
+        self.taken_s[key] += record.taken_s
         self.total += 1
         self._records.append(record)
 

@@ -1,8 +1,9 @@
 """Send a request where routing says, and once more elsewhere if that place goes away.
 
 Inference is idempotent here (the protocol's models keep no state between requests), so a
-request whose target is lost, or which its target refuses for load, is repeated once on another
-target while its deadline allows.
+request whose target is lost, has unloaded the model meanwhile, or refuses for load, is repeated
+once on another target while its deadline allows. Where there is no other target, but the one
+that lost the request has replicas left, it is repeated there.
 """
 
 from __future__ import annotations
@@ -62,11 +63,14 @@ class Dispatcher:
         what the model refused with.
         """
         loop = asyncio.get_running_loop()
-        tried: set[str] = set()
+        excluded: frozenset[str] = frozenset()
+        spare = False
         failed: PrimeSparkError | None = None
         for attempt in range(1, ATTEMPTS + 1):
             began = loop.time()
-            decision = self._choose(request, version, placements, context, frozenset(tried), began)
+            decision = self._choose(request, version, placements, context, excluded, began)
+            if isinstance(decision, NoTarget) and spare:
+                decision = self._choose(request, version, placements, context, frozenset(), began)
             if isinstance(decision, NoTarget):
                 raise failed or _no_target(request.model, decision)
             reason = decision.reason if attempt == 1 else FAILOVER
@@ -76,11 +80,15 @@ class Dispatcher:
                 outputs = await self._call(decision.target, request, version, context, may_move)
                 outcome = "ok"
                 return Dispatched(outputs, decision.target, reason)
-            except (TargetLost, Overloaded, NotFound) as error:
-                # NotFound: the model was unloaded there between the decision and the call.
+            except NotFound as error:
+                outcome = error.code
+                failed = failed or _left(request.model)
+                excluded = frozenset((decision.target,))
+            except (Unavailable, Overloaded) as error:
                 outcome = error.code
                 failed = failed or error
-                tried.add(decision.target)
+                excluded = frozenset((decision.target,))
+                spare = isinstance(error, TargetLost) and self._targets[decision.target].has_spare
             except PrimeSparkError as error:
                 outcome = error.code
                 raise
@@ -164,6 +172,11 @@ def _late(model: str) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"the deadline passed before model '{model}' could answer", field="timeout"
     )
+
+
+def _left(model: str) -> Unavailable:
+    """The model was unloaded at the target between the decision and the call."""
+    return Unavailable(f"model '{model}' is being moved or unloaded", retry_after_s=1.0)
 
 
 def _no_target(model: str, decision: NoTarget) -> Unavailable:

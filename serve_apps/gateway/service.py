@@ -157,7 +157,10 @@ class GatewayService:
     async def load_model(
         self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext
     ) -> None:
-        """Serve a version and wait until every target that is up has it."""
+        """Serve a version and wait until every target that answers has it, with these options.
+
+        Raises what the registry, or the first target that could not load it, refuses with.
+        """
         if "config" in parameters or any(name.startswith("file:") for name in parameters):
             raise Unsupported(
                 "models are loaded from the registry; config and file overrides are not offered",
@@ -181,11 +184,10 @@ class GatewayService:
         )
         generation = await asyncio.to_thread(self._registry.serve, entry)
         await self._settled(generation, context)
+        for name, failure in failures(self._targets).get((model, wanted.version), {}).items():
+            raise failure.error(f"model '{model}' was not loaded by {name}")
         served = self._served(model, wanted.version)
         if served is None or not self._is_ready(served):
-            why = failures(self._targets).get((model, wanted.version), {})
-            for name, failure in why.items():
-                raise failure.error(f"model '{model}' was not loaded by {name}")
             raise Unavailable(f"model '{model}' was not loaded: no target is up", retry_after_s=1.0)
 
     async def unload_model(
@@ -242,7 +244,7 @@ class GatewayService:
             reached = [self._catalogue.snapshot.generation] + [
                 report.generation
                 for target in self._targets
-                if target.is_up
+                if target.is_up and not target.is_silent
                 for report in target.reports
             ]
             if min(reached) >= generation:

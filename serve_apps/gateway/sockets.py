@@ -105,6 +105,7 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=STOP_S + 1.0)
+        self._socket.close()  # uvicorn does so where it was started
 
     @property
     def is_running(self) -> bool:

@@ -7,8 +7,9 @@ A target that has answered nothing for `SILENCE_S` is silent: requests that can 
 do so at once, those already sent too, while requests with nowhere else to go stay with it,
 because a machine that is short of processor time looks the same from here as a dead one. It
 is down when the way to it fails, or after `GONE_S` of silence; then everybody who waits on it
-is told. The request path only reads plain values on its own
-event loop: no locks, no I/O.
+is told. A target of one replica is down as soon as calls to it fail; with more of them, a
+failed call says that one is gone, and the next probe how many are left. The request path only
+reads plain values on its own event loop: no locks, no I/O.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 PROBE_EVERY_S: Final = 0.4
 SILENCE_S: Final = 1.2
 GONE_S: Final = 10.0
-STRIKES: Final = 2  # calls failed in a row that mark a target down before a probe does
+STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
 _RTT_SMOOTHING: Final = 0.1
 
 Key = tuple[str, str]
@@ -51,11 +52,17 @@ class TargetLost(Unavailable):
 
 
 class Backing(Protocol):
-    """How a target is reached. Both raise anything on failure of the way there."""
+    """How a target is reached.
+
+    Both raise anything on failure of the way there: `TimeoutError` where it is slow, not gone;
+    `call` raises errors of `edge_runtime.errors` where it is a refusal. Both may be cancelled.
+    """
 
     async def call(self, call: Call) -> Reply: ...
 
-    async def probe(self) -> Sequence[ReplicaReport]: ...
+    async def probe(self) -> Sequence[ReplicaReport]:
+        """Return what every replica that answers says; nothing when there is none."""
+        ...
 
 
 class RemoteTarget:
@@ -117,7 +124,9 @@ class RemoteTarget:
         try:
             reply = await self._await_reply(self._backing.call(call), may_move)
         finally:
-            self._outstanding[key] -= 1
+            left = self._outstanding.pop(key) - 1
+            if left:
+                self._outstanding[key] = left
         now = self._clock()
         self._heard(now)
         self._rtt_s += _RTT_SMOOTHING * (now - began - reply.taken_s - self._rtt_s)
@@ -153,12 +162,18 @@ class RemoteTarget:
         complete = set.intersection(*(set(report.loads) for report in reports))
         self._loads = {key: (_mean([r.loads[key] for r in reports]), now) for key in complete}
 
+    @property
+    def has_spare(self) -> bool:
+        """True when losing one replica leaves another to repeat a request on."""
+        return self.is_up and len(self.reports) > 1
+
     def lose(self, why: str) -> None:
         """Mark the target down and tell everybody who waits on it."""
         if self.is_up:
             logger.warning("target %s is down: %s", self.name, why)
         self.is_up = False
         self.problem = why
+        self.reports = ()
         for waiting in self._waiting:
             waiting.cancel(msg=self.name)
 
@@ -195,19 +210,23 @@ class RemoteTarget:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # the caller gave up, not the target
-            raise TargetLost(f"target '{self.name}' went away") from None
+            raise self._lost() from None
         except PrimeSparkError:
             raise
         except Exception as error:
             # Ray and gRPC raise many types when a replica dies; each means the same here.
-            logger.warning("target %s failed a call: %s", self.name, type(error).__name__)
+            if not self._strikes:  # a dying replica fails all its calls: said once
+                logger.warning("target %s failed a call: %s", self.name, type(error).__name__)
             self._strikes += 1
-            if self._strikes >= STRIKES:
+            if self._strikes >= STRIKES and not self.has_spare:
                 self.lose(f"calls fail with {type(error).__name__}")
-            raise TargetLost(f"target '{self.name}' went away") from error
+            raise self._lost() from error
         finally:
             self._waiting.pop(waiting, None)
             waiting.cancel()
+
+    def _lost(self) -> TargetLost:
+        return TargetLost(f"target '{self.name}' went away", retry_after_s=1.0)
 
 
 class LocalTarget:
@@ -219,6 +238,7 @@ class LocalTarget:
         self.site = site
         self.is_up = True
         self.is_silent = False
+        self.has_spare = False
         self.problem = ""
         self._engine = engine
         self._sync = sync
