@@ -63,6 +63,7 @@ def end_tree(processes: list[psutil.Process]) -> None:
                 process.kill()
         _reap(None)
         time.sleep(0.05)
+    _reap(None)
 
 
 def _is_kept(first: subprocess.Popen[bytes]) -> bool:
