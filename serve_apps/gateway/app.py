@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -94,6 +95,7 @@ class Gateway:
         self._http = HttpServer(app, slot.http_path)
         self._grpc = build_grpc_server(service, authenticator, limits, budget)
         self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")
+        os.chmod(slot.grpc_path, 0o600)  # noqa: PTH101 (a call of microseconds, at the start)
         self._closing.push_async_callback(self._stop)
         await asyncio.gather(sync.step(), catalogue.refresh())
         await targets.probe()

@@ -68,7 +68,7 @@ class HttpServer:
 
     def __init__(self, app: ASGIApp, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o077)
+        before = os.umask(0o177)
         try:
             self._socket.bind(path)
         finally:
