@@ -124,16 +124,14 @@ class Dispatcher:
         context: CallContext,
         may_move: bool,
     ) -> tuple[Tensor, ...]:
-        target = self._targets[name]
         try:
-            async with asyncio.timeout_at(context.deadline):
-                return await target.infer(
-                    request,
-                    version,
-                    deadline=context.deadline,
-                    priority=context.priority,
-                    may_move=may_move,
-                )
+            return await self._targets[name].infer(
+                request,
+                version,
+                deadline=context.deadline,
+                priority=context.priority,
+                may_move=may_move,
+            )
         except TimeoutError:
             raise _late(request.model) from None
 

@@ -115,14 +115,16 @@ class RemoteTarget:
     ) -> tuple[Tensor, ...]:
         """Send a request; may_move: it could go elsewhere, so silence is a reason to let go.
 
-        Raises TargetLost when the way fails, or what the replica refused with.
+        deadline: on the loop's clock. Raises TargetLost when the way fails, TimeoutError at the
+        deadline, or what the replica refused with.
         """
         key = (request.model, version)
         began = self._clock()
         call = encode_call(request, version, deadline - began, priority)
         self._outstanding[key] = self._outstanding.get(key, 0) + 1
         try:
-            reply = await self._await_reply(self._backing.call(call), may_move)
+            async with asyncio.timeout_at(deadline):
+                reply = await self._await_reply(self._backing.call(call), may_move)
         finally:
             left = self._outstanding.pop(key) - 1
             if left:
