@@ -243,15 +243,15 @@ def slow_model(cluster: TestCluster, tmp_path_factory: pytest.TempPathFactory) -
     source = next(s for s in write_models(folder) if s.model == "slow")
     registry = EmbeddedRegistry(cluster.home.registry)
     registry.register(
-        "slow",
+        "long",
         "1",
         signature=load_onnx(source.path, BackendOptions()).signature,
         artifacts=[ArtifactFile("onnx", source.path)],
         card=ModelCard(),
         actor="test",
     )
-    cluster.must("model", "serve", "slow@1", "--placement", "cloud", "--option", "instances=1")
-    return "slow"
+    cluster.must("model", "serve", "long@1", "--placement", "cloud", "--option", "instances=1")
+    return "long"
 
 
 class TestLifeOfAModel:
@@ -259,17 +259,17 @@ class TestLifeOfAModel:
         self, cluster: TestCluster, bearer: dict[str, str], tmp_path: Any
     ) -> None:
         source = next(s for s in write_models(tmp_path) if s.model == "mlp")
-        cluster.must("model", "register", "mlp", "1", str(source.path))
+        cluster.must("model", "register", "mine", "1", str(source.path))
         with triton_http.InferenceServerClient(cluster.rest) as client:
-            client.load_model("mlp", headers=bearer)
-            assert client.is_model_ready("mlp", headers=bearer)
+            client.load_model("mine", headers=bearer)
+            assert client.is_model_ready("mine", headers=bearer)
             tensor = triton_http.InferInput("x", [2, 4], "FP32")
             tensor.set_data_from_numpy(np.ones((2, 4), np.float32))
-            assert client.infer("mlp", [tensor], headers=bearer).as_numpy("scores").shape == (2, 3)
-            client.unload_model("mlp", headers=bearer)
-            assert not client.is_model_ready("mlp", headers=bearer)
+            assert client.infer("mine", [tensor], headers=bearer).as_numpy("scores").shape == (2, 3)
+            client.unload_model("mine", headers=bearer)
+            assert not client.is_model_ready("mine", headers=bearer)
             with pytest.raises(InferenceServerException, match="not being served"):
-                client.infer("mlp", [tensor], headers=bearer)
+                client.infer("mine", [tensor], headers=bearer)
 
     def test_a_caller_that_gives_up_frees_its_place(
         self, cluster: TestCluster, slow_model: str
