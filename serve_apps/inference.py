@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import AsyncExitStack
 
 from ray import serve
@@ -56,24 +57,26 @@ class Inference:
 
     async def infer(self, call: Call) -> Reply:
         """Compute one call; errors are in the reply."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
+        now = asyncio.get_running_loop().time()
         key = (call.model, call.version)
         try:
             outputs = await self._engine.infer(
                 decode_call(call),
                 call.version,
-                deadline=began + call.slack_s,
+                deadline=now + call.slack_s,
                 priority=call.priority,
             )
         except PrimeSparkError as error:
-            return encode_error(error, self._engine.load_of(key), loop.time() - began)
+            refusal = error
         except Exception:
             # A fault of this model; raised through the handle it would look like a lost replica.
             logger.exception("%s version %s failed a request", *key)
-            unexpected = PrimeSparkError(f"model '{call.model}' failed unexpectedly")
-            return encode_error(unexpected, self._engine.load_of(key), loop.time() - began)
-        return encode_outputs(outputs, self._engine.load_of(key), loop.time() - began)
+            refusal = PrimeSparkError(f"model '{call.model}' failed unexpectedly")
+        else:
+            taken_s = time.perf_counter() - began_s
+            return encode_outputs(outputs, self._engine.load_of(key), taken_s)
+        return encode_error(refusal, self._engine.load_of(key), time.perf_counter() - began_s)
 
     async def report(self) -> ReplicaReport:
         """Say what is loaded and how busy it is."""

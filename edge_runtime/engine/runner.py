@@ -62,15 +62,19 @@ class ModelOptions:
 
 
 class _Job:
-    """A queued request; done when its future is."""
+    """A queued request; done when its future is.
 
-    __slots__ = ("batch", "deadline", "future", "queued_at", "started_at", "work")
+    deadline and queued_at are on the loop's clock, which moves in steps of a millisecond under
+    uvloop; began and started, which durations come from, are not.
+    """
+
+    __slots__ = ("batch", "began", "deadline", "future", "queued_at", "started", "work")
 
     def __init__(self, work: Work, deadline: float, queued_at: float) -> None:
         self.work = work
         self.deadline = deadline
         self.queued_at = queued_at
-        self.started_at = queued_at
+        self.began = self.started = time.perf_counter()
         self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
         self.batch: _Batch | None = None
 
@@ -175,7 +179,7 @@ class ModelRunner:
         expected_s = self.service.estimate(work.rows)
         is_quick = self._has_fixed_rows and 0.0 < expected_s < INLINE_S
         if is_idle and is_quick and not self.options.max_delay_ms:
-            arrays = self._compute_inline(work, now)
+            arrays = self._compute_inline(work)
         else:
             arrays = await self._compute_queued(work, deadline, priority, now)
         datatypes = {spec.name: spec.datatype for spec in self.backend.signature.outputs}
@@ -265,7 +269,7 @@ class ModelRunner:
                 details={"reason": verdict.reason},
             )
 
-    def _compute_inline(self, work: Work, started_at: float) -> list[Array]:
+    def _compute_inline(self, work: Work) -> list[Array]:
         began = time.perf_counter_ns()
         try:
             arrays = self.backend.prepare(work.inputs, work.outputs).execute()
@@ -275,7 +279,7 @@ class ModelRunner:
         infer_ns = time.perf_counter_ns() - began
         self.service.saw(work.rows, infer_ns / 1e9)
         self.stats.executed(work.rows, 0, infer_ns, 0)
-        total_s = asyncio.get_running_loop().time() - started_at
+        total_s = (time.perf_counter_ns() - began) / 1e9
         self.stats.succeeded(total_s, 0.0, int(self._wall() * 1e3))
         return arrays
 
@@ -297,11 +301,11 @@ class ModelRunner:
             if job.future.done() and not job.future.cancelled():
                 return job.future.result()  # it came in the same moment
             late = self._late()
-            self._failed(late, asyncio.get_running_loop().time() - now)
+            self._failed(late, time.perf_counter() - job.began)
             raise late from None
         except asyncio.CancelledError:
             if job.future.cancelled():
-                waited_s = asyncio.get_running_loop().time() - now
+                waited_s = time.perf_counter() - job.began
                 self.stats.cancel.add(int(waited_s * 1e9))
             else:
                 job.future.exception()  # nobody is left to hear of it
@@ -346,7 +350,7 @@ class ModelRunner:
                 head = min(ready)
             entries = self._queue.take_batch(head, self.options.max_batch_size)
             self._queued_rows -= sum(entry.rows for entry in entries)
-            self._start([entry.item for entry in entries], now)
+            self._start([entry.item for entry in entries])
         self._check_idle()
 
     def _is_ready(self, head: Entry[_Job], now: float) -> bool:
@@ -367,11 +371,12 @@ class ModelRunner:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._pump)
 
-    def _start(self, jobs: Sequence[_Job], now: float) -> None:
+    def _start(self, jobs: Sequence[_Job]) -> None:
         batch = _Batch(jobs)
+        started = time.perf_counter()
         for job in jobs:
             job.batch = batch
-            job.started_at = now
+            job.started = started
         self._running += 1
         self._running_rows += sum(job.work.rows for job in jobs)
         task = asyncio.get_running_loop().create_task(self._run(batch))
@@ -438,13 +443,13 @@ class ModelRunner:
     ) -> None:
         if job.future.done():
             return
-        now = asyncio.get_running_loop().time()
+        now = time.perf_counter()
         if error is not None:
-            self._failed(error, now - job.queued_at)
+            self._failed(error, now - job.began)
             job.future.set_exception(error)
         elif arrays is not None:
-            queued_s = job.started_at - job.queued_at
-            self.stats.succeeded(now - job.queued_at, queued_s, int(self._wall() * 1e3))
+            queued_s = job.started - job.began
+            self.stats.succeeded(now - job.began, queued_s, int(self._wall() * 1e3))
             job.future.set_result(arrays)
 
     def _failed(self, error: Exception, seconds: float) -> None:

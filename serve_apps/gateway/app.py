@@ -72,7 +72,7 @@ class Gateway:
         self._closing.push_async_callback(engine.close)
         sync = ModelSync(engine, registry, "colocated", defaults)
         catalogue = Catalogue(registry, defaults)
-        targets = TargetTable(_targets(settings, engine, sync, loop))
+        targets = TargetTable(_targets(settings, engine, sync))
         log = DecisionLog()
         dispatcher = Dispatcher(targets, log)
         service = GatewayService(catalogue, targets, dispatcher, registry, version)
@@ -123,14 +123,13 @@ class Gateway:
         await self._closing.aclose()
 
 
-def _targets(
-    settings: Settings, engine: Engine, sync: ModelSync, loop: asyncio.AbstractEventLoop
-) -> Sequence[AnyTarget]:
+def _targets(settings: Settings, engine: Engine, sync: ModelSync) -> Sequence[AnyTarget]:
     from ray import serve
 
     def remote(name: str, tier: str, site: str) -> RemoteTarget:
         handle = serve.get_deployment_handle("Inference", app_name=tier)
-        return RemoteTarget(name, tier, site, HandleBacking(handle), loop.time)
+        # The scale of the loop's clock, which itself moves in steps of a millisecond here.
+        return RemoteTarget(name, tier, site, HandleBacking(handle), time.monotonic)
 
     found: list[AnyTarget] = [
         LocalTarget("colocated", settings.site, engine, sync),

@@ -67,10 +67,11 @@ class Dispatcher:
         spare = False
         failed: PrimeSparkError | None = None
         for attempt in range(1, ATTEMPTS + 1):
-            began = loop.time()
-            decision = self._choose(request, version, placements, context, excluded, began)
+            began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
+            now = loop.time()
+            decision = self._choose(request, version, placements, context, excluded, now)
             if isinstance(decision, NoTarget) and spare:
-                decision = self._choose(request, version, placements, context, frozenset(), began)
+                decision = self._choose(request, version, placements, context, frozenset(), now)
             if isinstance(decision, NoTarget):
                 raise failed or _no_target(request.model, decision)
             reason = decision.reason if attempt == 1 else FAILOVER
@@ -93,7 +94,7 @@ class Dispatcher:
                 outcome = error.code
                 raise
             finally:
-                taken_s = loop.time() - began
+                taken_s = time.perf_counter() - began_s
                 self._record(request, version, decision, reason, attempt, taken_s, outcome)
         raise failed or Unavailable(f"model '{request.model}' could not be reached")
 
