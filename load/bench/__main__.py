@@ -70,6 +70,7 @@ def _bench(plan: Plan, names: list[str], options: argparse.Namespace, name: str)
         short=Path(tempfile.mkdtemp(prefix="psb-")),
         home=home,
         models=models.publish(home),
+        ports=lineup.free_ports(),
     )
     try:
         chosen = [lineup.CANDIDATES[who](shop) for who in names]

@@ -1,11 +1,12 @@
 """The peers and the gateway, set alike.
 
 Every server computes in one process, with one onnxruntime thread a session, both models loaded
-and its access log off. Where a peer has a faster setting than its default that keeps to this,
-it has the faster one (LitServe's ZeroMQ queue, MLServer without its worker pool); heavy models
-leave the event loop of the peers that compute on one. The gateway runs as it is installed, less
-the edge node, which no peer has: token checks, routing, limits, decision log and front door are
-all in the path.
+and its access log off. LitServe has its faster queue (ZeroMQ); MLServer is measured as it comes
+(one worker process: what the pass marks mean) and without its worker pool. Ray Serve is in its
+throughput-optimised mode behind its HAProxy, without token authentication. Heavy models leave
+the event loop of the peers that compute on one. The peers read a binary tensor and check
+nothing. The gateway runs as it is installed, less the edge node, which no peer has: token
+checks, routing, limits, decision log and front door are all in the path.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cluster.home import Home
-from cluster.ports import free_port
+from cluster.ports import check_free
+from edge_runtime.errors import Conflict
 from edge_runtime.protocol.context import TIER_HEADER
 from load.bench.environments import PEERS, ensure
 from load.bench.models import BenchModel
 from load.bench.servers import Launch
-from load.bench.subjects import FLOOR, Candidate, Subject
+from load.bench.subjects import FLOOR, HOST, Candidate, Subject
 
 TOKEN_S: Final = 24 * 3600
 
@@ -40,16 +42,31 @@ class Workshop:
     short: Path
     home: Home
     models: tuple[BenchModel, ...]
+    ports: Iterator[int]
+
+
+def free_ports() -> Iterator[int]:
+    """Yield free ports that nobody takes by chance until they are used.
+
+    Below those that the kernel gives out (from 32768), beside those that Ray takes (10002 to
+    19999 for workers, 30000 to 31000 for Serve's replicas).
+    """
+    for port in range(21_000, 30_000):
+        try:
+            check_free(HOST, port, "ports.rest")
+        except Conflict:
+            continue
+        yield port
 
 
 def asgi(shop: Workshop) -> Candidate:
-    port = free_port()
+    port = next(shop.ports)
     subject = Subject("asgi", "bare ASGI (starlette, uvicorn)", "http", port)
     return Candidate("asgi", _peer(shop, "asgi", {"BENCH_PORT": str(port)}), (subject,))
 
 
 def rayserve(shop: Workshop) -> Candidate:
-    port, gcs, dashboard = free_port(), free_port(), free_port()
+    port, gcs, dashboard = (next(shop.ports) for _ in range(3))
     (shop.short / "rayserve").mkdir()
     launch = _peer(
         shop,
@@ -70,30 +87,39 @@ def rayserve(shop: Workshop) -> Candidate:
 
 
 def litserve(shop: Workshop) -> Candidate:
-    port = free_port()
+    port = next(shop.ports)
     subject = Subject("litserve", "LitServe", "http", port)
     return Candidate("litserve", _peer(shop, "litserve", {"BENCH_PORT": str(port)}), (subject,))
 
 
 def mlserver(shop: Workshop) -> Candidate:
+    """MLServer as it comes: one worker process beside the server."""
+    return _mlserver(shop, "mlserver", "MLServer", workers=1)
+
+
+def mlserver_inline(shop: Workshop) -> Candidate:
+    """MLServer without its worker pool: the model in the server, its requests on one loop."""
+    return _mlserver(shop, "mlserver-inline", "MLServer without workers", workers=0)
+
+
+def _mlserver(shop: Workshop, name: str, title: str, workers: int) -> Candidate:
     """MLServer's REST takes no binary tensors: JSON there, raw contents over gRPC."""
-    rest, grpc = free_port(), free_port()
-    folder = shop.scratch / "mlserver"
+    rest, grpc = next(shop.ports), next(shop.ports)
+    folder = shop.scratch / name
     folder.mkdir(exist_ok=True)
     environment = {
         "BENCH_PORT": str(rest),
         "BENCH_GRPC_PORT": str(grpc),
         "BENCH_SCRATCH": str(folder),
+        "BENCH_WORKERS": str(workers),
         "PYTHONPATH": os.pathsep.join([str(PEERS / "common"), str(PEERS / "mlserver")]),
     }
     return Candidate(
-        "mlserver",
-        _peer(shop, "mlserver", environment),
+        name,
+        replace(_peer(shop, "mlserver", environment), name=name),
         (
-            Subject(
-                "mlserver-rest", "MLServer, REST (JSON)", "http", rest, "json", models=("mlp",)
-            ),
-            Subject("mlserver-grpc", "MLServer, gRPC", "grpc", grpc),
+            Subject(f"{name}-rest", f"{title}, REST (JSON)", "http", rest, "json", models=("mlp",)),
+            Subject(f"{name}-grpc", f"{title}, gRPC", "grpc", grpc),
         ),
     )
 
@@ -103,7 +129,7 @@ def gateway(shop: Workshop) -> Candidate:
 
     Raises CalledProcessError when a command fails (its output is in the log folder).
     """
-    ports = {name: free_port() for name in ("rest", "grpc", "dashboard", "gcs")}
+    ports = {name: next(shop.ports) for name in ("rest", "grpc", "dashboard", "gcs")}
     environment = {
         "PRIME_SPARK_HOME": str(shop.home.root),
         "PRIME_SPARK_EDGE__ENABLED": "false",
@@ -152,6 +178,7 @@ CANDIDATES: Final[Mapping[str, Callable[[Workshop], Candidate]]] = {
     "rayserve": rayserve,
     "litserve": litserve,
     "mlserver": mlserver,
+    "mlserver-inline": mlserver_inline,
 }
 
 

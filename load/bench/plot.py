@@ -99,7 +99,7 @@ def _ratios(
     axis.set_yticks(range(len(others)), [subject.title for subject in others])
     axis.invert_yaxis()
     axis.set_title(f"{model}: our co-located answers/s ÷ theirs (right of 1: we are faster)")
-    if others:
+    if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8)
     _tidy(axis)
 

@@ -13,7 +13,7 @@ settings = {
     "http_port": bare.PORT,
     "grpc_port": int(os.environ["BENCH_GRPC_PORT"]),
     "metrics_endpoint": None,
-    "parallel_workers": 0,  # in the server itself: faster here than its default of one worker
+    "parallel_workers": int(os.environ["BENCH_WORKERS"]),
     "debug": False,
     "logging_settings": {"version": 1, "root": {"level": "WARNING"}},
 }
