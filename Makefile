@@ -27,11 +27,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq python3-venv; \
 	  else echo "install python3-venv first: sudo apt-get install python3-venv"; exit 1; fi; fi
-	@echo "installing into $(VENV) ..."
+	@echo "installing into $(VENV) (a few minutes the first time; $(VENV)/install.log has it all)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@export PIP_DISABLE_PIP_VERSION_CHECK=1; \
+	{ $(BIN)/python -m pip install --upgrade pip \
+	  && $(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'; } 2>&1 \
+	  | tee $(VENV)/install.log \
+	  | { if [ -t 1 ]; then awk '{ printf "\r%-78s", substr($$0, 1, 78); fflush() } \
+	      END { printf "\r%-78s\r", "" }'; else cat >/dev/null; fi; } \
+	|| { tail -n 20 $(VENV)/install.log; exit 1; }
 	@touch $@
 
 .PHONY: demo

@@ -18,7 +18,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,8 +85,10 @@ class Database:
     def close(self) -> None:
         """Close what is not in use; the next call opens again."""
         if self._opened_by == os.getpid():
-            while self._idle:
-                self._idle.pop().close()
+            # Another thread may borrow the last one between a look and a pop.
+            with suppress(IndexError):
+                while True:
+                    self._idle.pop().close()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
