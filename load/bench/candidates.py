@@ -2,10 +2,10 @@
 
 Every server computes in one process, with one onnxruntime thread a session, both models loaded
 and its access log off. LitServe has its faster queue (ZeroMQ); MLServer is measured as it comes
-(one worker process: what the pass marks mean) and without its worker pool. Ray Serve is in its
-throughput-optimised mode behind its HAProxy, without token authentication. Heavy models leave
-the event loop of the peers that compute on one. The peers read a binary tensor and check
-nothing. The gateway runs as it is installed, less the edge node, which no peer has: token
+(one worker process) and without its worker pool, which is faster for a small model. Ray Serve
+is in its throughput-optimised mode behind its HAProxy, without token authentication. Heavy
+models leave the event loop of the peers that compute on one. The peers read a binary tensor and
+check nothing. The gateway runs as it is installed, less the edge node, which no peer has: token
 checks, routing, limits, decision log and front door are all in the path.
 """
 

@@ -37,7 +37,13 @@ class Verdict:
 
 _COLOCATED: Final = "prime-spark-colocated"
 _HANDLE: Final = "prime-spark-cloud"
-_RIVALS: Final = ("litserve", "mlserver-rest", "mlserver-grpc")
+_RIVALS: Final = (
+    "litserve",
+    "mlserver-rest",
+    "mlserver-grpc",
+    "mlserver-inline-rest",
+    "mlserver-inline-grpc",
+)
 
 MARKS: Final[Sequence[Mark]] = (
     *(
