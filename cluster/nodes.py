@@ -90,6 +90,7 @@ def environment(home: Home, settings: Settings) -> dict[str, str]:
         RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
         RAY_SERVE_ENABLE_DIRECT_INGRESS="0",  # would open a port that asks for no credential
         RAY_USAGE_STATS_ENABLED="0",
+        RAY_worker_niceness="0",  # 15 by default, which hands a busy machine to everybody else
         RAY_DEDUP_LOGS="0",
         TMPDIR=str(home.scratch),
         PYTHONUNBUFFERED="1",
@@ -113,6 +114,9 @@ def begin(home: Home, settings: Settings, node: Node) -> StartingNode:
         f"--num-cpus={node.cpus}",
         f"--labels={node.labels}",
         f"--object-store-memory={settings.ray.object_store_bytes}",
+        # Any free port: Ray's default range of 10002 to 19999 shuts out ports that are set there.
+        "--min-worker-port=0",
+        "--max-worker-port=0",
     ]
     if node.name == HEAD:
         arguments += [

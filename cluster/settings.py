@@ -87,10 +87,14 @@ class GatewaySettings(Section):
 
 
 class InferenceSettings(Section):
-    """Autoscaling of the cloud tier; the edge tier keeps min_replicas."""
+    """Autoscaling of the cloud tier; the edge tier keeps min_replicas.
+
+    One replica by default: its engine uses all processors of a machine, and a second one beside
+    it would only share them. Raise max_replicas with the number of cloud machines.
+    """
 
     min_replicas: Count = 1
-    max_replicas: Count = 2
+    max_replicas: Count = 1
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
     upscale_delay_s: Seconds = 3.0
     downscale_delay_s: Seconds = 60.0

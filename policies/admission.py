@@ -47,14 +47,17 @@ def admit(
 ) -> Admitted | Refused:
     """Decide on one request.
 
-    service_s: its own expected work, 0 when unknown; slack_s: time to its deadline;
-    max_wait_s: the longest wait the operator allows.
+    service_s: expected time of the batch it would be part of, 0 when unknown; slack_s: time to
+    its deadline; max_wait_s: the longest wait the operator allows. Where others queue, the
+    batch counts against it as well, so that it bounds what an accepted request waits in all;
+    a model that takes longer than that still runs, one request at a time.
     """
     wait_s = state.work_ahead_s / max(1, state.workers)
     if state.queued >= state.capacity:
         return Refused("queue_full", max(wait_s, MIN_RETRY_S))
-    if wait_s > max_wait_s:
-        return Refused("queue_wait", max(wait_s - max_wait_s, MIN_RETRY_S))
+    bounded_s = wait_s + service_s if state.queued else wait_s
+    if bounded_s > max_wait_s:
+        return Refused("queue_wait", max(bounded_s - max_wait_s, MIN_RETRY_S))
     if wait_s + service_s > slack_s:
         return Refused("deadline", max(wait_s, MIN_RETRY_S))
     return Admitted(wait_s)

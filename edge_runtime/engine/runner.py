@@ -255,10 +255,11 @@ class ModelRunner:
             late = self._late()
             self._failed(late, 0.0)
             raise late
-        state = QueueState(
-            len(self._queue), self.options.max_queue, self.work_ahead_s, self.workers
-        )
-        service_s = 0.0 if is_idle else self.service.estimate(work.rows)
+        # What runs counts in full, as if just begun: this bounds the late, not the average.
+        ahead_s = (self._queued_rows + self._running_rows) * self.service.row_s
+        state = QueueState(len(self._queue), self.options.max_queue, ahead_s, self.workers)
+        rows = min(self.options.max_batch_size, self._queued_rows + work.rows)
+        service_s = 0.0 if is_idle else self.service.estimate(max(rows, work.rows))
         verdict = admit(state, service_s, slack_s, self.options.max_queue_wait_ms / 1e3)
         if isinstance(verdict, Refused):
             self.stats.rejected += 1

@@ -142,7 +142,7 @@ async def test_what_would_wait_too_long_is_refused_while_the_queue_has_room(
     serve: Serve, seconds: float, reason: str
 ) -> None:
     backend = GateBackend(is_open=False)
-    runner = serve(backend, max_queue_wait_ms=2000.0)
+    runner = serve(backend, max_queue_wait_ms=4000.0)
     runner.service.saw(1, 1.0)
     tasks = [await busy(runner, backend)]
     if reason == "queue_wait":
