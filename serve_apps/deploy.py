@@ -111,20 +111,12 @@ def _why(status: Any) -> str:
 
 
 def _inference(settings: Settings, tier: str, site: str) -> Any:
-    scale = settings.inference
     deployment: Any = serve.deployment(  # typed as a decorator even when it is given the class
         Inference,
         name="Inference",
         max_ongoing_requests=INFERENCE_ONGOING,
         max_queued_requests=INFERENCE_ONGOING,
-        autoscaling_config=AutoscalingConfig(
-            min_replicas=scale.min_replicas,
-            initial_replicas=scale.min_replicas,
-            max_replicas=scale.max_replicas if tier == "cloud" else scale.min_replicas,
-            target_ongoing_requests=scale.target_ongoing_requests,
-            upscale_delay_s=scale.upscale_delay_s,
-            downscale_delay_s=scale.downscale_delay_s,
-        ),
+        **_scaling(settings, tier),
         ray_actor_options={
             "num_cpus": 0.1,
             "label_selector": {TIER_LABEL: tier, SITE_LABEL: site},
@@ -135,6 +127,24 @@ def _inference(settings: Settings, tier: str, site: str) -> Any:
         graceful_shutdown_wait_loop_s=0.5,
     )
     return deployment.bind(settings, tier)
+
+
+def _scaling(settings: Settings, tier: str) -> dict[str, Any]:
+    """Return Serve's scaling arguments; where nothing can scale, no handle has to count for it."""
+    scale = settings.inference
+    most = scale.max_replicas if tier == "cloud" else scale.min_replicas
+    if most == scale.min_replicas:
+        return {"num_replicas": most}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=scale.min_replicas,
+            initial_replicas=scale.min_replicas,
+            max_replicas=most,
+            target_ongoing_requests=scale.target_ongoing_requests,
+            upscale_delay_s=scale.upscale_delay_s,
+            downscale_delay_s=scale.downscale_delay_s,
+        )
+    }
 
 
 def _gateway(settings: Settings) -> Any:
