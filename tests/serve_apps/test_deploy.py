@@ -57,7 +57,7 @@ def test_the_cloud_scales_within_the_settings_and_an_edge_node_does_not(
     assert (scale.min_replicas, scale.max_replicas) == (2, 5)
     assert (scale.upscale_delay_s, scale.downscale_delay_s) == (3.0, 40.0)
     edge = _deployment(deploy._inference(settings, "edge", "lab"))._deployment_config
-    assert (edge.autoscaling_config.min_replicas, edge.autoscaling_config.max_replicas) == (2, 2)
+    assert (edge.autoscaling_config, edge.num_replicas) == (None, 2)
 
 
 def test_as_many_gateways_run_as_the_settings_say_and_in_the_cloud(settings: Settings) -> None:
