@@ -95,6 +95,7 @@ overload: setup  ## Twice the sustainable load for a minute against the running 
 .PHONY: fuzz
 fuzz: setup  ## Malformed requests against the running cluster (FUZZ_REQUESTS=20000)
 	@$(BIN)/python -m load.fuzz --requests $(FUZZ_REQUESTS)
+	@$(BIN)/python -m load.fuzz.openapi
 
 .PHONY: loadgen
 loadgen: setup  ## MLPerf's load generator against the running cluster, three scenarios

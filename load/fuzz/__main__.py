@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from load.access import NoGateway
+from load.fuzz.cluster import fill_in
 from load.fuzz.memory import resident_bytes, settled_bytes
 from load.fuzz.run import Findings, Target, attack
 from load.fuzz.seeds import find_seeds
@@ -28,6 +30,11 @@ WARM_UP_SEED_SHIFT: Final = 1_000_003  # so that the warm-up sends other attacks
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
+    try:
+        fill_in(options, ("infer", "models:write"))
+    except NoGateway as error:
+        print(error, file=sys.stderr)
+        return 1
     credentials = {"authorization": f"Bearer {options.token}"}
     rest = urlsplit(options.rest).netloc
     seeds = find_seeds(options.rest, credentials)
@@ -59,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m load.fuzz", description=__doc__)
-    parser.add_argument("--rest", required=True, help="URL of the REST server")
+    parser.add_argument("--rest", help="URL of the REST server (default: the cluster here)")
     parser.add_argument("--grpc", help="host:port of the gRPC server")
-    parser.add_argument("--token", required=True, help="token with the scopes infer, models:write")
+    parser.add_argument("--token", help="token with the scopes infer, models:write")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, help="send this attack of the seed alone")

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from load.access import NoGateway
+from load.fuzz.cluster import fill_in
+
 CHECKS: Final = (
     "not_a_server_error",
     "status_code_conformance",
@@ -52,13 +55,18 @@ def command(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m load.fuzz.openapi", description=__doc__)
-    parser.add_argument("--rest", required=True, help="URL of the REST server")
-    parser.add_argument("--token", required=True, help="token with the scopes infer, metrics:read")
+    parser.add_argument("--rest", help="URL of the REST server (default: the cluster here)")
+    parser.add_argument("--token", help="token with the scopes infer, metrics:read")
     parser.add_argument("--model", help="ask this model and its version 1 instead of any name")
     parser.add_argument("--examples", type=int, default=200, help="requests of each operation")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, help="write every request and answer there")
     options = parser.parse_args(arguments)
+    try:
+        fill_in(options, ("infer", "metrics:read"))
+    except NoGateway as error:
+        print(error, file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "schemathesis.toml"
         config.write_text(_settings(options.model))

@@ -58,11 +58,11 @@ class RestSender:
             if attack.may_close:
                 writer.write_eof()
             await writer.drain()
-        except ConnectionError:
+        except OSError:
             pass  # it may have answered before it hung up
         try:
             status, is_kept = await _read_answer(reader)
-        except (ConnectionError, asyncio.IncompleteReadError, ValueError):
+        except (OSError, asyncio.IncompleteReadError, ValueError):
             status, is_kept = CLOSED, False
         if attack.may_close or not is_kept:
             await self.close()
