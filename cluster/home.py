@@ -67,6 +67,11 @@ class Home:
         return self.root / "datasets"
 
     @property
+    def cache(self) -> Path:
+        """What can be made again; nobody misses it when it is deleted."""
+        return self.root / "cache"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime as ort
 
 from edge_runtime.backends.base import BackendOptions, Cancelled
+from edge_runtime.backends.ort import onnxruntime as ort
 from edge_runtime.errors import Corrupt, InvalidInput, Unsupported
 from edge_runtime.protocol.binary import as_bytes, bytes_array
 from edge_runtime.protocol.datatypes import BF16, BYTES

@@ -214,6 +214,7 @@ def _peer(shop: Workshop, name: str, environment: Mapping[str, str]) -> Launch:
         {
             "PYTHONPATH": str(PEERS / "common"),
             "BENCH_MODELS": json.dumps(files),
+            "ORT_DISABLE_TELEMETRY": "1",  # as in ours
             "VIRTUAL_ENV": str(python.parent.parent),
             "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
             **environment,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime as ort
 
 from cluster.home import Home
 from cluster.registry import PRODUCTION, EmbeddedRegistry
+from edge_runtime.backends.ort import onnxruntime as ort
 from load.oip import Payload, Rows
 from serve_apps.model_sync import runnable_artifact
 

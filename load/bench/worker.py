@@ -193,7 +193,8 @@ async def _grpc(job: Job, request: bytes) -> Measured:
 
 def _onnx(job: Job) -> Measured:
     import numpy as np
-    import onnxruntime as ort
+
+    from edge_runtime.backends.ort import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

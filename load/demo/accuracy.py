@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edge_runtime.backends.ort import onnxruntime as ort
 from load.demo.gateway import INPUT, OUTPUT, Caller, Images, Logits
 
 WARM_UP = 5

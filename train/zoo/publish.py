@@ -110,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         home = Home.at(chosen.home or load_settings(env=os.environ).home)
+        # torch makes this folder when it is imported, otherwise below /tmp and for good
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.cache / "torchinductor"))
         registry = EmbeddedRegistry(home.registry)
         with _shown(console, chosen.model) as progress:
             done = publish(

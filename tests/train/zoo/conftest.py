@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
 from cluster.registry import EmbeddedRegistry
+from edge_runtime.backends.ort import onnxruntime as ort
 from train.zoo import digits
 from train.zoo.digits import Digits
 from train.zoo.publish import Published, publish
