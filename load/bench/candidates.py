@@ -3,8 +3,9 @@
 Every server computes in one process, with one onnxruntime thread a session, both models loaded
 and its access log off. LitServe has its faster queue (ZeroMQ); MLServer is measured as it comes
 (one worker process) and without its worker pool, which is faster for a small model. Ray Serve
-is in its throughput-optimised mode behind its HAProxy, without token authentication. Heavy
-models leave the event loop of the peers that compute on one. The peers read a binary tensor and
+is in its throughput-optimised mode behind its HAProxy, with Ray's own token checked as in the
+gateway's cluster, and once more without. Heavy models leave the event loop of the peers that
+compute on one. The peers read a binary tensor and
 check nothing. The gateway runs as it is installed, less the edge node, which no peer has: token
 checks, routing, limits, decision log and front door are all in the path.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -31,6 +33,12 @@ from load.bench.servers import Launch
 from load.bench.subjects import FLOOR, HOST, Candidate, Subject
 
 TOKEN_S: Final = 24 * 3600
+_SERVE_PORTS: Final = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +74,51 @@ def asgi(shop: Workshop) -> Candidate:
 
 
 def rayserve(shop: Workshop) -> Candidate:
-    port, gcs, dashboard = (next(shop.ports) for _ in range(3))
-    (shop.short / "rayserve").mkdir()
-    launch = _peer(
-        shop,
-        "rayserve",
-        {
-            "BENCH_PORT": str(port),
-            "BENCH_GCS_PORT": str(gcs),
-            "BENCH_DASHBOARD_PORT": str(dashboard),
-            "BENCH_SCRATCH": str(shop.short / "rayserve"),
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_AUTH_MODE": "disabled",
-        },
-    )
+    """Ray Serve in the gateway's mode: throughput optimised, HAProxy, Ray's token checked."""
+    folder = shop.short / "rayserve"
+    folder.mkdir()
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), "utf-8")
+    secured = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    launch, port = _rayserve(shop, "rayserve", folder, secured)
     ingress = Subject("serve-ingress", "Ray Serve, ingress only", "http", port, prefix="/ingress")
     handle = Subject("serve-handle", "Ray Serve, through a handle", "http", port, prefix="/handle")
     return Candidate("rayserve", launch, (ingress, handle))
+
+
+def rayserve_open(shop: Workshop) -> Candidate:
+    """The same without Ray's token, as it comes: whoever reaches its ports may run code."""
+    folder = shop.short / "rayserve-open"
+    folder.mkdir()
+    launch, port = _rayserve(shop, "rayserve-open", folder, {"RAY_AUTH_MODE": "disabled"})
+    handle = Subject(
+        "serve-handle-open",
+        "Ray Serve without its token, through a handle",
+        "http",
+        port,
+        prefix="/handle",
+        models=("mlp",),
+    )
+    return Candidate("rayserve-open", launch, (handle,))
+
+
+def _rayserve(
+    shop: Workshop, name: str, folder: Path, authentication: Mapping[str, str]
+) -> tuple[Launch, int]:
+    port, gcs, dashboard = (next(shop.ports) for _ in range(3))
+    inner = {variable: str(next(shop.ports)) for variable in _SERVE_PORTS}  # two run side by side
+    environment = {
+        "BENCH_PORT": str(port),
+        "BENCH_GCS_PORT": str(gcs),
+        "BENCH_DASHBOARD_PORT": str(dashboard),
+        "BENCH_SCRATCH": str(folder),
+        **inner,
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        **authentication,
+    }
+    return replace(_peer(shop, "rayserve", environment), name=name), port
 
 
 def litserve(shop: Workshop) -> Candidate:
@@ -176,6 +211,7 @@ CANDIDATES: Final[Mapping[str, Callable[[Workshop], Candidate]]] = {
     "onnxruntime": floor,
     "asgi": asgi,
     "rayserve": rayserve,
+    "rayserve-open": rayserve_open,
     "litserve": litserve,
     "mlserver": mlserver,
     "mlserver-inline": mlserver_inline,
