@@ -25,6 +25,7 @@ from load.fuzz.seeds import find_seeds
 
 MAX_GROWTH: Final = 0.10
 SETTLE_S: Final = 30.0
+TOLD_EVERY: Final = 2_000
 WARM_UP_SEED_SHIFT: Final = 1_000_003  # so that the warm-up sends other attacks
 
 
@@ -39,10 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = urlsplit(options.rest).netloc
     seeds = find_seeds(options.rest, credentials)
     target = Target(rest, options.grpc, credentials, seeds)
-    print(f"{len(seeds)} models at {options.rest}, gRPC {options.grpc or 'not attacked'}")
+    names = ", ".join(seed.model for seed in seeds)
+    print(f"models {names} at {options.rest}, gRPC {options.grpc or 'not attacked'}", flush=True)
+
+    def progress(number: int) -> None:
+        if number and number % TOLD_EVERY == 0:
+            print(f"{number} attacks sent", file=sys.stderr, flush=True)
 
     def run(seed: int, numbers: Sequence[int]) -> Findings:
-        return asyncio.run(attack(target, seed, numbers, options.connections, options.patience))
+        return asyncio.run(
+            attack(target, seed, numbers, options.connections, options.patience, progress)
+        )
 
     if options.only is not None:
         findings = run(options.seed, [options.only])

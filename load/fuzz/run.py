@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -61,15 +61,29 @@ def is_violation(outcome: str, *, may_close: bool) -> bool:
 
 
 async def attack(
-    target: Target, seed: int, numbers: Sequence[int], connections: int, patience_s: float
+    target: Target,
+    seed: int,
+    numbers: Sequence[int],
+    connections: int,
+    patience_s: float,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Findings:
-    """Send the attacks of these numbers; every worker has a connection of each kind."""
+    """Send the attacks of these numbers; every worker has a connection of each kind.
+
+    progress: told each number when its turn has come.
+    """
     findings = Findings()
-    waiting = iter(numbers)
+    waiting = _told(numbers, progress)
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):
             group.create_task(_work(target, seed, waiting, findings, patience_s))
     return findings
+
+
+def _told(numbers: Sequence[int], progress: Callable[[int], None]) -> Iterator[int]:
+    for number in numbers:
+        progress(number)
+        yield number
 
 
 async def _work(
