@@ -109,6 +109,9 @@ def configuration(home: Home, settings: Settings) -> str:
         f"  timeout client {_ms(door.idle_timeout_s)}",
         f"  timeout server {_ms(door.server_timeout_s)}",
         "  timeout queue 1s",
+        # A dead gateway refuses at once; one that is short of processor time is only slow, and
+        # taking it out would turn everybody away.
+        "  timeout check 3s",
         *errors,
         "frontend rest",
         f"  bind {rest_bind}",

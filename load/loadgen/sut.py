@@ -91,7 +91,11 @@ class GatewayUnderTest:
     def _accept(self, queries: Sequence[tuple[int, int]]) -> None:
         self._waiting.extend(queries)
         while self._waiting and self._free:
-            self._send(self._free.pop())
+            connection = self._free.pop()
+            if connection.is_open:
+                self._send(connection)
+            else:  # the server closed it while it lay idle
+                self._loop.create_task(self._replace())
 
     def _send(self, connection: Connection) -> None:
         query, index = self._waiting.popleft()
