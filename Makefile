@@ -90,7 +90,9 @@ load: setup  ## Mixed traffic against the running cluster, with a summary (WEB=1
 
 .PHONY: overload
 overload: setup  ## Twice the sustainable load for a minute against the running cluster
-	@$(BIN)/python -m load.overload
+	@$(BIN)/python -m train.zoo.publish resnet18
+	@$(BIN)/prime-spark model serve resnet18@production --placement cloud
+	@$(BIN)/python -m load.overload --tier cloud
 
 .PHONY: fuzz
 fuzz: setup  ## Malformed requests against the running cluster (FUZZ_REQUESTS=20000)

@@ -81,6 +81,12 @@ async def example(access: Access, model: str, rows: int = 1) -> Payload:
         )
     finally:
         connection.close()
+    if response.status == 404:
+        serve = f"prime-spark model serve {model}@production --placement cloud"
+        raise NoGateway(
+            f"model '{model}' is not served; `python -m train.zoo.publish {model}` makes one of "
+            f"the zoo, `{serve}` serves it"
+        )
     if response.status != 200:
         raise NoGateway(f"model '{model}': status {response.status}, {response.body.decode()}")
     return payload_for(model, json.loads(response.body), rows)

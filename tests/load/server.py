@@ -26,15 +26,21 @@ def response(status: int, body: bytes, headers: bytes = b"") -> bytes:
 
 
 @asynccontextmanager
-async def serving(answer: Answer, chunk: int = 1 << 20) -> AsyncIterator[Seen]:
-    """Serve on a free port; responses are written in pieces of `chunk` bytes."""
+async def serving(
+    answer: Answer, chunk: int = 1 << 20, idle_s: float | None = None
+) -> AsyncIterator[Seen]:
+    """Serve on a free port; responses are written in pieces of `chunk` bytes.
+
+    A connection on which nothing comes for idle_s is closed.
+    """
     seen = Seen()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.connections += 1
         try:
             while True:
-                head = await reader.readuntil(b"\r\n\r\n")
+                async with asyncio.timeout(idle_s):
+                    head = await reader.readuntil(b"\r\n\r\n")
                 length = 0
                 for line in head.lower().split(b"\r\n"):
                     if line.startswith(b"content-length:"):
@@ -48,7 +54,7 @@ async def serving(answer: Answer, chunk: int = 1 << 20) -> AsyncIterator[Seen]:
                 for at in range(0, len(whole), chunk):
                     writer.write(whole[at : at + chunk])
                     await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             pass
         finally:
             writer.close()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -76,8 +78,30 @@ async def test_every_query_is_reported_once_and_failures_are_counted() -> None:
         return under_test.failures.count
 
     async with serving(answer) as seen:
-        import asyncio
-
         failed = await asyncio.to_thread(drive, seen.port)
     assert sorted(reported) == list(range(50))
     assert failed == 20
+
+
+async def test_connections_that_the_server_closed_meanwhile_are_replaced_not_used() -> None:
+    reported: list[int] = []
+    ended = threading.Event()
+
+    def report(query: int) -> None:
+        reported.append(query)
+        if len(reported) == 8:
+            ended.set()
+
+    requests = [request_bytes("POST", "/", "h", {}, b"good")]
+
+    def drive(port: int) -> int:
+        with GatewayUnderTest("127.0.0.1", port, requests, 4, report) as under_test:
+            time.sleep(0.5)  # longer than the server lets a connection lie idle
+            under_test.send([(query, 0) for query in range(8)])
+            assert ended.wait(30.0)
+        return under_test.failures.count
+
+    async with serving(lambda _: response(200, b""), idle_s=0.2) as seen:
+        failed = await asyncio.to_thread(drive, seen.port)
+    assert failed == 0
+    assert seen.connections > 4
