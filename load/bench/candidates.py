@@ -5,9 +5,9 @@ and its access log off. LitServe has its faster queue (ZeroMQ); MLServer is meas
 (one worker process) and without its worker pool, which is faster for a small model. Ray Serve
 is in its throughput-optimised mode behind its HAProxy, with Ray's own token checked as in the
 gateway's cluster, and once more without. Heavy models leave the event loop of the peers that
-compute on one. The peers read a binary tensor and
-check nothing. The gateway runs as it is installed, less the edge node, which no peer has: token
-checks, routing, limits, decision log and front door are all in the path.
+compute on one. The peers read a binary tensor and check nothing. The gateway runs as it is
+installed, less the edge node, which no peer has: token checks, routing, limits, decision log and
+front door are all in the path.
 """
 
 from __future__ import annotations
