@@ -73,7 +73,9 @@ def deploy(settings: Settings, address: str | None) -> None:
         for name in applications:
             _say(name, "deploying")
         logs = LoggingConfig(
-            enable_access_log=False, logs_dir=str(Home.at(settings.home).logs / "serve")
+            log_level="WARNING",  # else it composes a line for every call, to drop it
+            enable_access_log=False,
+            logs_dir=str(Home.at(settings.home).logs / "serve"),
         )
         serve.run_many(
             [

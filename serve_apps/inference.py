@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
+from typing import Any
 
 from ray import serve
 
@@ -55,8 +56,11 @@ class Inference:
         self._syncing = asyncio.get_running_loop().create_task(self._sync.run())
         self._closing.push_async_callback(end, (self._syncing,))
 
-    async def infer(self, call: Call) -> Reply:
-        """Compute one call; errors are in the reply."""
+    async def infer(self, packed: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Compute one `Call`, return one `Reply`, both as plain tuples; errors are in the reply."""
+        return tuple(await self._infer(Call._make(packed)))
+
+    async def _infer(self, call: Call) -> Reply:
         began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
         now = asyncio.get_running_loop().time()
         key = (call.model, call.version)

@@ -12,14 +12,13 @@ configuration, statistics and binary tensor extensions; `/healthz`, `/metrics` a
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -53,6 +52,7 @@ from edge_runtime.protocol.context import (
     call_context,
     header_timeout_s,
 )
+from edge_runtime.protocol.disconnect import ClientGone, UntilDisconnect
 from edge_runtime.protocol.oip import (
     decode_infer_request,
     encode_infer_response,
@@ -81,11 +81,9 @@ HTTP_STATUS: Mapping[type[PrimeSparkError], int] = {
 }
 
 MAX_PATH_CHARS = 256  # of a path that is repeated in an error
-WATCH_AFTER_S = 0.005  # most answers are ready before watching for a lost client would pay
 
 _INFER_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 
-T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 MetricsText = Callable[[], tuple[bytes, str]]
 
@@ -204,7 +202,8 @@ class RestApi:
             split = parse_header_length(headers.get("inference-header-content-length"), len(body))
             call = decode_infer_request(body, split, model, version, self._limits)
             context = self._context(principal, headers, call.parameters)
-            result = await _until_disconnect(self._service.infer(call, context), request.receive)
+            with UntilDisconnect(request.receive):
+                result = await self._service.infer(call, context)
             return await _infer_response(call, result, headers.get("accept-encoding"))
 
     async def live(self, request: Request) -> Response:
@@ -259,18 +258,14 @@ class RestApi:
 
     async def load(self, request: Request) -> Response:
         context, parameters = await self._repository_call(request)
-        await _until_disconnect(
-            self._service.load_model(request.path_params["model"], parameters, context),
-            request.receive,
-        )
+        with UntilDisconnect(request.receive):
+            await self._service.load_model(request.path_params["model"], parameters, context)
         return Response(status_code=200)
 
     async def unload(self, request: Request) -> Response:
         context, parameters = await self._repository_call(request)
-        await _until_disconnect(
-            self._service.unload_model(request.path_params["model"], parameters, context),
-            request.receive,
-        )
+        with UntilDisconnect(request.receive):
+            await self._service.unload_model(request.path_params["model"], parameters, context)
         return Response(status_code=200)
 
     async def metrics(self, request: Request) -> Response:
@@ -373,36 +368,6 @@ async def _infer_response(
     return Response(body, headers=headers)
 
 
-async def _until_disconnect(work: Awaitable[T], receive: Receive) -> T:
-    """Await work, cancelling it when the client goes away meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        done, _ = await asyncio.wait((task,), timeout=WATCH_AFTER_S)
-        if done:
-            return task.result()
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-        if task.done():
-            return task.result()
-        raise _ClientGone
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class _ClientGone(Exception):
-    """Nobody is left to answer."""
-
-
 def _guarded(endpoint: Endpoint) -> Endpoint:
     """Translate expected errors of an endpoint; unexpected ones go to `_unexpected`."""
 
@@ -413,7 +378,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
             if http_status(error) == 500:
                 logger.error("%s on %s: %s", type(error).__name__, request.url.path, error)
             return error_response(error)
-        except _ClientGone:
+        except ClientGone:
             return Response(status_code=499)
 
     return guarded

@@ -22,13 +22,16 @@ class HandleBacking:
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
-        self._infer = handle.infer
+        # What travels is builtin types: plain pickle, in a third of cloudpickle's time.
+        self._infer = handle.options(
+            method_name="infer", request_serialization="pickle", response_serialization="pickle"
+        )
 
     async def call(self, call: Call) -> Reply:
         """Send a call. Raises Overloaded when Serve has too many, what Ray raises otherwise."""
-        response: Any = self._infer.remote(call)
+        response: Any = self._infer.remote(tuple(call))
         try:
-            reply: Reply = await response
+            reply = await response
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -38,7 +41,7 @@ class HandleBacking:
                 retry_after_s=1.0,
                 details={"reason": "queue_full"},
             ) from None
-        return reply
+        return Reply._make(reply)
 
     async def probe(self) -> Sequence[ReplicaReport]:
         """Ask all replicas side by side; those that fail or hang are left out.

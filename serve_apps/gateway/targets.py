@@ -1,7 +1,7 @@
 """The places that can serve, and what the gateway knows of each.
 
 A background task probes every target; each reply to a request carries its load too, so under
-traffic the table is as fresh as the traffic.
+traffic the table is as fresh as the traffic, and probes become rare.
 
 A target that has answered nothing for `SILENCE_S` is silent: requests that can go elsewhere
 do so at once, those already sent too, while requests with nowhere else to go stay with it,
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from edge_runtime.engine import Engine, LoadReport
@@ -37,6 +37,8 @@ from serve_apps.wire import (
 logger = logging.getLogger(__name__)
 
 PROBE_EVERY_S: Final = 0.4
+FRESH_S: Final = PROBE_EVERY_S / 2  # an answer this young does as well as a probe
+REFRESH_S: Final = 1.0  # between probes of a target that traffic tells of
 SILENCE_S: Final = 1.2
 GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
@@ -65,6 +67,22 @@ class Backing(Protocol):
         ...
 
 
+class _Wait:
+    """A caller that waits for an answer, until the deadline or until it is let go before."""
+
+    __slots__ = ("is_let_go", "limit", "may_move")
+
+    def __init__(self, limit: asyncio.Timeout, may_move: bool) -> None:
+        self.limit = limit
+        self.may_move = may_move
+        self.is_let_go = False
+
+    def let_go(self) -> None:
+        if not self.limit.expired():
+            self.is_let_go = True
+            self.limit.reschedule(0.0)  # the past: it expires in the loop's next turn
+
+
 class RemoteTarget:
     """An inference application (a tier at a site) behind a backing that can fail."""
 
@@ -80,7 +98,8 @@ class RemoteTarget:
         self._heard_at = -float("inf")
         self._rtt_s = 0.0
         self._outstanding: dict[Key, int] = {}
-        self._waiting: dict[asyncio.Future[Reply], bool] = {}
+        self._probed_at = -float("inf")
+        self._waiting: set[_Wait] = set()
         self._strikes = 0
         self.is_up = False
         self.is_silent = False
@@ -123,8 +142,7 @@ class RemoteTarget:
         call = encode_call(request, version, deadline - began, priority)
         self._outstanding[key] = self._outstanding.get(key, 0) + 1
         try:
-            async with asyncio.timeout_at(deadline):
-                reply = await self._await_reply(self._backing.call(call), may_move)
+            reply = await self._exchange(call, deadline, may_move)
         finally:
             left = self._outstanding.pop(key) - 1
             if left:
@@ -139,7 +157,7 @@ class RemoteTarget:
 
     async def probe(self) -> None:
         """Ask every replica once, and settle whether the target is up."""
-        began = self._clock()
+        self._probed_at = began = self._clock()
         try:
             async with asyncio.timeout(SILENCE_S):
                 reports = await self._backing.probe()
@@ -165,6 +183,13 @@ class RemoteTarget:
         self._loads = {key: (_mean([r.loads[key] for r in reports]), now) for key in complete}
 
     @property
+    def is_due(self) -> bool:
+        """True when a probe would tell more than the traffic does."""
+        now = self._clock()
+        is_known = self.is_up and not self._strikes and now - self._heard_at < FRESH_S
+        return not is_known or now - self._probed_at >= REFRESH_S
+
+    @property
     def has_spare(self) -> bool:
         """True when losing one replica leaves another to repeat a request on."""
         return self.is_up and len(self.reports) > 1
@@ -177,7 +202,7 @@ class RemoteTarget:
         self.problem = why
         self.reports = ()
         for waiting in self._waiting:
-            waiting.cancel(msg=self.name)
+            waiting.let_go()
 
     def _heard(self, now: float) -> None:
         self._heard_at = now
@@ -199,23 +224,32 @@ class RemoteTarget:
                 logger.warning("target %s is silent", self.name)
             self.is_silent = True
             self.problem = f"no answer for {silent_s:.1f} s"
-            for waiting, may_move in self._waiting.items():
-                if may_move:
-                    waiting.cancel(msg=self.name)
+            for waiting in self._waiting:
+                if waiting.may_move:
+                    waiting.let_go()
 
-    async def _await_reply(self, sent: Awaitable[Reply], may_move: bool) -> Reply:
-        waiting = asyncio.ensure_future(sent)
-        self._waiting[waiting] = may_move
+    async def _exchange(self, call: Call, deadline: float, may_move: bool) -> Reply:
+        waiting = None
         try:
-            return await waiting
+            async with asyncio.timeout_at(deadline) as limit:
+                waiting = _Wait(limit, may_move)
+                self._waiting.add(waiting)
+                try:
+                    return await self._backing.call(call)
+                finally:
+                    self._waiting.discard(waiting)
+        except PrimeSparkError:
+            raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # the caller gave up, not the target
             raise self._lost() from None
-        except PrimeSparkError:
-            raise
         except Exception as error:
+            if waiting is not None and waiting.limit.expired():
+                if waiting.is_let_go:
+                    raise self._lost() from None
+                raise
             # Ray and gRPC raise many types when a replica dies; each means the same here.
             if not self._strikes:  # a dying replica fails all its calls: said once
                 logger.warning("target %s failed a call: %s", self.name, type(error).__name__)
@@ -223,9 +257,6 @@ class RemoteTarget:
             if self._strikes >= STRIKES and not self.has_spare:
                 self.lose(f"calls fail with {type(error).__name__}")
             raise self._lost() from error
-        finally:
-            self._waiting.pop(waiting, None)
-            waiting.cancel()
 
     def _lost(self) -> TargetLost:
         return TargetLost(f"target '{self.name}' went away", retry_after_s=1.0)
@@ -240,6 +271,7 @@ class LocalTarget:
         self.site = site
         self.is_up = True
         self.is_silent = False
+        self.is_due = False
         self.has_spare = False
         self.problem = ""
         self._engine = engine
@@ -316,7 +348,8 @@ class TargetTable:
 
 async def _probe_for_ever(target: AnyTarget) -> None:
     while True:
-        await target.probe()
+        if target.is_due:
+            await target.probe()
         await asyncio.sleep(PROBE_EVERY_S)
 
 

@@ -97,6 +97,7 @@ class Place:
         return self.reports
 
     async def _get_through(self) -> None:
+        await asyncio.sleep(0)  # no way there is without any time
         await self._well.wait()
         if self._is_broken:
             raise ConnectionError("nobody is there")

@@ -12,8 +12,10 @@ import pytest
 from edge_runtime.errors import InvalidInput, Overloaded
 from edge_runtime.protocol.types import Tensor
 from serve_apps.gateway.targets import (
+    FRESH_S,
     GONE_S,
     PROBE_EVERY_S,
+    REFRESH_S,
     SILENCE_S,
     STRIKES,
     RemoteTarget,
@@ -151,6 +153,63 @@ async def test_a_failed_probe_does_not_take_down_a_target_that_was_just_heard(
     assert not target.is_up
     assert "ConnectionError" in target.problem
     assert target.reports == ()
+
+
+async def test_the_way_there_may_fail_as_a_timeout_or_a_cancellation(clock: Clock) -> None:
+    class Failing(Place):
+        error: BaseException = TimeoutError()
+
+        async def call(self, call: object) -> object:  # type: ignore[override]
+            raise self.error
+
+    place = Failing()
+    target = remote("cloud", place, clock)
+    await target.probe()
+    await _lost(_send(target))
+    place.error = asyncio.CancelledError()
+    await _lost(_send(target))
+
+
+async def test_the_deadline_ends_a_wait_and_is_no_loss(target: RemoteTarget, place: Place) -> None:
+    place.hang()
+    for _ in range(STRIKES):
+        with pytest.raises(TimeoutError):
+            await target.infer(request(), "1", deadline=later(0.01), priority=0, may_move=True)
+    assert target.is_up
+    assert (place.running, place.cancelled) == (0, STRIKES)
+
+
+async def test_probes_are_rare_while_answers_come(
+    target: RemoteTarget, place: Place, clock: Clock
+) -> None:
+    clock.advance(PROBE_EVERY_S)
+    assert target.is_due
+    await _send(target)
+    assert not target.is_due
+    clock.advance(FRESH_S)
+    assert target.is_due
+    await _send(target)
+    clock.advance(REFRESH_S - FRESH_S)
+    await _send(target)
+    assert target.is_due  # answers tell of one model and one replica only
+    await target.probe()
+    assert not target.is_due
+
+
+async def test_a_failed_call_asks_for_a_probe(clock: Clock) -> None:
+    place = Place(replicas=2)
+    target = remote("cloud", place, clock)
+    await target.probe()
+    assert not target.is_due
+    place.fails_next = 1
+    await _lost(_send(target))
+    assert target.is_up
+    assert target.is_due
+
+
+async def test_a_target_that_is_down_is_always_due(target: RemoteTarget) -> None:
+    target.lose("for the test")
+    assert target.is_due
 
 
 async def test_a_target_without_replicas_is_down_at_once(
