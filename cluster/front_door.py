@@ -21,9 +21,11 @@ from typing import Final, NoReturn
 from cluster.config import Settings, load_settings
 from cluster.home import Home
 from edge_runtime.errors import InvalidInput, PrimeSparkError, Unavailable
+from edge_runtime.protocol.gate import START_HEADER
 
 STOP_S: Final = 5
 CHECK_MS: Final = 500
+QUEUE_MS: Final = 250  # for a gateway with fewer requests than it takes
 MAX_THREADS: Final = 4
 
 _OWN_ERRORS: Final = (
@@ -31,7 +33,7 @@ _OWN_ERRORS: Final = (
     (408, "timeout", "the headers did not arrive in time", None),
     (413, "too_large", "the request is over a size limit", None),
     (502, "unavailable", "the gateway ended before it answered", 1),
-    (503, "unavailable", "no gateway is running", 1),
+    (503, "unavailable", "no gateway is running, or all have too many requests", 1),
     (504, "deadline_exceeded", "the gateway did not answer in time", None),
 )
 
@@ -73,7 +75,7 @@ def configuration(home: Home, settings: Settings) -> str:
     tls = _tls(home, settings)
     address = f"[{settings.address}]" if ":" in settings.address else settings.address
     slots = range(settings.gateway.max_replicas)
-    check = f"check inter {CHECK_MS} fall 2 rise 1"
+    check = f"maxconn {door.max_in_progress} check inter {CHECK_MS} fall 2 rise 1"
     rest = [f"  server gateway-{n} unix@{home.gateway_http_socket(n)} {check}" for n in slots]
     grpc = [
         f"  server gateway-{n} unix@{home.gateway_grpc_socket(n)} proto h2 {check}" for n in slots
@@ -81,6 +83,8 @@ def configuration(home: Home, settings: Settings) -> str:
     errors = [_http_error(*each) for each in _OWN_ERRORS]
     rest_bind = f"{address}:{settings.ports.rest}" + (f" {tls} alpn h2,http/1.1" if tls else "")
     grpc_bind = f"{address}:{settings.ports.grpc}" + (f" {tls} alpn h2" if tls else " proto h2")
+    # The gateway learns from it how long a request waits for it (`edge_runtime.protocol.gate`).
+    stamp = f"  http-request set-header {START_HEADER} t=%[date(0,ms)]"
     lines = [
         "global",
         f"  maxconn {door.max_connections}",
@@ -108,13 +112,14 @@ def configuration(home: Home, settings: Settings) -> str:
         f"  timeout http-keep-alive {_ms(door.idle_timeout_s)}",
         f"  timeout client {_ms(door.idle_timeout_s)}",
         f"  timeout server {_ms(door.server_timeout_s)}",
-        "  timeout queue 1s",
+        f"  timeout queue {QUEUE_MS}ms",
         # A dead gateway refuses at once; one that is short of processor time is only slow, and
         # taking it out would turn everybody away.
         "  timeout check 3s",
         *errors,
         "frontend rest",
         f"  bind {rest_bind}",
+        stamp,
         "  default_backend rest",
         "backend rest",
         "  balance leastconn",
@@ -122,6 +127,7 @@ def configuration(home: Home, settings: Settings) -> str:
         *rest,
         "frontend grpc",
         f"  bind {grpc_bind}",
+        stamp,
         "  default_backend grpc",
         "backend grpc",
         "  balance leastconn",

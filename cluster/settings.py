@@ -65,9 +65,14 @@ class Tls(Section):
 
 
 class FrontDoor(Section):
-    """Bounds that hold before a request reaches a gateway replica."""
+    """Bounds that hold before a request reaches a gateway replica.
+
+    max_in_progress: requests that one replica has at once, for each of the two protocols; more
+    wait a moment and are refused.
+    """
 
     max_connections: Count = 4096
+    max_in_progress: Count = 1024
     header_timeout_s: Seconds = 10.0
     idle_timeout_s: Seconds = 75.0
     server_timeout_s: Seconds = 330.0

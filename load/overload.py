@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--factor", type=float, default=2.0, help="times the sustainable rate")
     parser.add_argument("--rate", type=float, help="sustainable rate, instead of measuring it")
     parser.add_argument("--clients", type=int, default=8, help="that saturate the gateway")
-    parser.add_argument("--connections", type=int, default=512, help="at most, in the overload")
+    parser.add_argument("--connections", type=int, default=1024, help="at most, in the overload")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write what was seen to this file")
     options = parser.parse_args()

@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 from edge_runtime.backends.base import BackendLoader, BackendOptions
 from edge_runtime.backends.onnx import load_onnx
 from edge_runtime.engine.runner import ModelOptions, ModelRunner
+from edge_runtime.engine.threads import compute_pool
 from edge_runtime.errors import InvalidInput, NotFound, Unavailable, Unsupported
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, Tensor
 
@@ -80,7 +80,7 @@ class Engine:
         self._loaders = loaders
         self._wall = wall
         self._threads = options.threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="engine")
+        self._pool = compute_pool(self._threads)
         self._runners: dict[Key, ModelRunner] = {}
         self._loading: dict[Key, tuple[ModelSource, asyncio.Task[None]]] = {}
         self._draining: dict[asyncio.Task[None], Key] = {}
@@ -235,7 +235,7 @@ def _load(runner: ModelRunner) -> LoadReport:
         queued=runner.queued,
         running=runner.running,
         wait_s=runner.work_ahead_s / runner.workers,
-        service_s=runner.service.estimate(1),
+        service_s=runner.row_s,
     )
 
 

@@ -4,7 +4,8 @@ Everything but the backend's computation happens on the event loop that owns the
 there are no locks. A request is fitted to the model, admitted or refused
 (`policies.admission`), and then either computed at once on the loop, when nothing waits and the
 model is known to take less than `INLINE_S` whatever the row, or queued. Whenever a worker is
-free the most urgent request and whatever stacks onto it become a batch on the thread pool;
+free the most urgent request and whatever stacks onto it become a batch, on the thread pool or,
+quick as they are, on the loop;
 batches form while workers are busy, and waiting for more is an option that is off by default,
 because it does not pay on processors (docs/adr).
 
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 INLINE_S: Final = 0.0005  # a thread hop costs about 0.1 ms, a stalled loop everybody's time
 WARM_UP_S: Final = 0.5  # loading a slow model must not take seconds more
 ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
+LEARN_EVERY: Final = 16  # batches
 PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
 
 
@@ -107,6 +109,7 @@ class _Timing:
     input_ns: int
     infer_ns: int
     output_ns: int
+    thread_ns: int
 
 
 class ModelRunner:
@@ -136,6 +139,7 @@ class ModelRunner:
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
+        self._batches_since_single = 0
         self._runs: dict[asyncio.Task[None], _Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
@@ -158,6 +162,15 @@ class ModelRunner:
         return self._running
 
     @property
+    def row_s(self) -> float:
+        """Seconds that a lone row takes, once it runs.
+
+        On a busy machine a quick model takes many times its work, and so would everything that
+        could be done with the request instead; its work is what it compares by.
+        """
+        return self.service.least(1) if self._is_quick(1) else self.service.estimate(1)
+
+    @property
     def work_ahead_s(self) -> float:
         """Seconds of work queued, plus half of what is running."""
         return (self._queued_rows + 0.5 * self._running_rows) * self.service.row_s
@@ -176,9 +189,7 @@ class ModelRunner:
         work = check(self.backend.signature, request.inputs, names)
         is_idle = self._running == 0 and not self._queue
         self._admit(work, deadline - now, is_idle)
-        expected_s = self.service.estimate(work.rows)
-        is_quick = self._has_fixed_rows and 0.0 < expected_s < INLINE_S
-        if is_idle and is_quick and not self.options.max_delay_ms:
+        if not self._queue and self._is_quick(work.rows) and not self.options.max_delay_ms:
             arrays = self._compute_inline(work)
         else:
             arrays = await self._compute_queued(work, deadline, priority, now)
@@ -210,7 +221,7 @@ class ModelRunner:
             seconds = timing.infer_ns / 1e9
             is_slow = rows == 1 and seconds * self.options.max_batch_size > WARM_UP_S
             if turn > 0 or is_slow:  # the first run also allocates and says little of the next
-                self.service.saw(work.rows, seconds)
+                self.service.saw(work.rows, seconds, timing.thread_ns / 1e9)
             if is_slow:
                 return
 
@@ -270,15 +281,44 @@ class ModelRunner:
                 details={"reason": verdict.reason},
             )
 
+    def _is_quick(self, rows: int) -> bool:
+        """Tell whether to compute on the loop.
+
+        Judged by what a run is, not by what it takes while others want the processor or the
+        interpreter's lock: else a busy model would leave the loop and, behind a busy loop, never
+        be quick enough to come back.
+        """
+        return (
+            self._has_fixed_rows
+            and 0.0 < self.service.least(rows) < INLINE_S
+            and self.service.thread(rows) < 2 * INLINE_S
+        )
+
+    def _quick_rows(self, least_rows: int) -> int:
+        """Return how large a batch may be that is computed on the loop; 0: not even this one."""
+        rows = max(self.options.max_batch_size, least_rows)
+        while rows >= least_rows:
+            if self._is_quick(rows):
+                return rows
+            rows //= 2
+        return 0
+
+    def _is_single_due(self) -> bool:
+        """Tell whether to run one row alone, so that a quick model that is busy is seen as such."""
+        return self._batches_since_single >= LEARN_EVERY and (
+            self._has_fixed_rows and 0.0 < self.service.least(1) < INLINE_S
+        )
+
     def _compute_inline(self, work: Work) -> list[Array]:
-        began = time.perf_counter_ns()
+        began, thread_began = time.perf_counter_ns(), time.thread_time_ns()
         try:
             arrays = self.backend.prepare(work.inputs, work.outputs).execute()
         except Exception as error:
             self._failed(error, (time.perf_counter_ns() - began) / 1e9)
             raise
         infer_ns = time.perf_counter_ns() - began
-        self.service.saw(work.rows, infer_ns / 1e9)
+        thread_ns = time.thread_time_ns() - thread_began
+        self.service.saw(work.rows, infer_ns / 1e9, thread_ns / 1e9)
         self.stats.executed(work.rows, 0, infer_ns, 0)
         total_s = (time.perf_counter_ns() - began) / 1e9
         self.stats.succeeded(total_s, 0.0, int(self._wall() * 1e3))
@@ -333,9 +373,9 @@ class ModelRunner:
     def _pump(self) -> None:
         """Start batches while workers are free and the queue holds something ready."""
         loop = asyncio.get_running_loop()
-        while self._running < self.workers:
-            head = self._queue.head()
-            if head is None:
+        while (head := self._queue.head()) is not None:
+            quick_rows = self._quick_rows(head.rows)
+            if not quick_rows and self._running >= self.workers:
                 break
             now = loop.time()
             if head.item.deadline <= now:
@@ -349,9 +389,18 @@ class ModelRunner:
                     self._wake_at(min(self._ready_at(other) for other in heads))
                     break
                 head = min(ready)
-            entries = self._queue.take_batch(head, self.options.max_batch_size)
+                quick_rows = self._quick_rows(head.rows)
+                if not quick_rows and self._running >= self.workers:
+                    break
+            most = quick_rows or (1 if self._is_single_due() else self.options.max_batch_size)
+            entries = self._queue.take_batch(head, most)
             self._queued_rows -= sum(entry.rows for entry in entries)
-            self._start([entry.item for entry in entries])
+            jobs = [entry.item for entry in entries]
+            if quick_rows:
+                self._finish_inline(jobs)
+                loop.call_soon(self._pump)  # others come in between
+                break
+            self._start(jobs)
         self._check_idle()
 
     def _is_ready(self, head: Entry[_Job], now: float) -> bool:
@@ -371,6 +420,32 @@ class ModelRunner:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._pump)
+
+    def _finish_inline(self, jobs: Sequence[_Job]) -> None:
+        """Compute a quick batch on the loop: behind a busy loop a pool thread waits for its lock,
+        and requests that take a tenth of a millisecond would queue up for it."""
+        started = time.perf_counter()
+        for job in jobs:
+            job.started = started
+        batch = _Batch(jobs)
+        try:
+            parts, timing = self._execute(batch, [job.work for job in jobs])
+        except Exception as error:
+            if len(jobs) == 1:
+                self._settle(jobs[0], error=error)
+                return
+            for job in jobs:  # one bad request must not fail its neighbours
+                self._finish_inline([job])
+            return
+        self._record(jobs, parts, timing)
+
+    def _record(self, jobs: Sequence[_Job], parts: Sequence[list[Array]], timing: _Timing) -> None:
+        rows = sum(job.work.rows for job in jobs)
+        self._batches_since_single = 0 if rows == 1 else self._batches_since_single + 1
+        self.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
+        self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
+        for job, arrays in zip(jobs, parts, strict=True):
+            self._settle(job, arrays=arrays)
 
     def _start(self, jobs: Sequence[_Job]) -> None:
         batch = _Batch(jobs)
@@ -410,14 +485,10 @@ class ModelRunner:
                     job.batch = _Batch([job])
                     await self._compute_batch(job.batch)
             return
-        rows = sum(work.rows for work in works)
-        self.service.saw(rows, timing.infer_ns / 1e9)
-        self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
-        for job, arrays in zip(batch.jobs, parts, strict=True):
-            self._settle(job, arrays=arrays)
+        self._record(batch.jobs, parts, timing)
 
     def _execute(self, batch: _Batch, works: Sequence[Work]) -> tuple[list[list[Array]], _Timing]:
-        """Stack, compute and cut; runs on a pool thread."""
+        """Stack, compute and cut; runs on a pool thread, or on the loop when it is quick."""
         if batch.is_abandoned:
             raise Cancelled
         begin = time.perf_counter_ns()
@@ -425,15 +496,16 @@ class ModelRunner:
         batch.run = run
         if batch.is_abandoned:
             raise Cancelled
-        stacked = time.perf_counter_ns()
+        stacked, thread_began = time.perf_counter_ns(), time.thread_time_ns()
         try:
             arrays = run.execute()
         finally:
             batch.run = None  # the pool keeps the batch for a while, and a run keeps the model
-        computed = time.perf_counter_ns()
+        computed, thread_ended = time.perf_counter_ns(), time.thread_time_ns()
         parts = split(arrays, works)
         done = time.perf_counter_ns()
-        return parts, _Timing(stacked - begin, computed - stacked, done - computed)
+        thread_ns = thread_ended - thread_began
+        return parts, _Timing(stacked - begin, computed - stacked, done - computed, thread_ns)
 
     def _settle(
         self,

@@ -51,6 +51,7 @@ from edge_runtime.protocol.context import (
     call_context,
     header_timeout_s,
 )
+from edge_runtime.protocol.gate import START_HEADER, Gate
 from edge_runtime.protocol.grpc_codec import (
     FINAL_RESPONSE,
     DecodedCall,
@@ -120,14 +121,18 @@ def build_grpc_server(
     authenticator: Authenticator,
     limits: Limits,
     budget: ByteBudget | None = None,
+    gate: Gate | None = None,
 ) -> grpc.aio.Server:
     """Compose the server; add a port and start it. Call on the event loop it will run on.
 
-    budget: shared with REST, so that both together stay within `limits.max_inflight_bytes`.
+    budget and gate: shared with REST, so that both together stay within
+    `limits.max_inflight_bytes`, and are turned away together when the process is behind.
     """
-    api = GrpcApi(service, authenticator, limits, budget or ByteBudget(limits.max_inflight_bytes))
+    gate = gate or Gate()
+    budget = budget or ByteBudget(limits.max_inflight_bytes)
+    api = GrpcApi(service, authenticator, limits, budget, gate)
     return grpc.aio.server(
-        handlers=(Router(api, authenticator),),
+        handlers=(Router(api, authenticator, gate),),
         maximum_concurrent_rpcs=MAX_CALLS,
         options=(
             ("grpc.max_receive_message_length", limits.max_body_bytes),
@@ -143,10 +148,11 @@ def build_grpc_server(
 class Router(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Finds the handler of a call after checking who calls, before its message is read."""
 
-    def __init__(self, api: GrpcApi, authenticator: Authenticator) -> None:
+    def __init__(self, api: GrpcApi, authenticator: Authenticator, gate: Gate) -> None:
         self._stream = api.stream
         self._unary = {f"/{SERVICE}/{name}": method for name, method in api.methods().items()}
         self._authenticator = authenticator
+        self._gate = gate
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         method = self._unary.get(details.method)
@@ -156,6 +162,8 @@ class Router(grpc.GenericRpcHandler):  # type: ignore[misc]
         metadata = _text_metadata(details.invocation_metadata)
         principal = NOBODY
         try:
+            if method is None or method.scope == "infer":
+                self._gate.check(metadata.get(START_HEADER))
             if method is None or not method.is_open:
                 principal = _authenticate(self._authenticator, metadata)
             scope = "infer" if method is None else method.scope
@@ -178,11 +186,13 @@ class GrpcApi:
         authenticator: Authenticator,
         limits: Limits,
         budget: ByteBudget,
+        gate: Gate,
     ) -> None:
         self._service = service
         self._authenticator = authenticator
         self._limits = limits
         self._budget = budget
+        self._gate = gate
 
     def methods(self) -> Mapping[str, Method]:
         """Return the unary methods by name."""
@@ -262,7 +272,8 @@ class GrpcApi:
 
     async def _infer(self, call: Call, decoded: DecodedCall) -> InferResult:
         context = self._context(call, decoded.request.parameters)
-        return await self._service.infer(decoded.request, context)
+        with self._gate:
+            return await self._service.infer(decoded.request, context)
 
     async def _live(self, call: Call, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

@@ -53,6 +53,7 @@ from edge_runtime.protocol.context import (
     header_timeout_s,
 )
 from edge_runtime.protocol.disconnect import ClientGone, UntilDisconnect
+from edge_runtime.protocol.gate import START_HEADER, Gate
 from edge_runtime.protocol.oip import (
     decode_infer_request,
     encode_infer_response,
@@ -103,14 +104,21 @@ def build_rest_app(
     limits: Limits,
     metrics: MetricsText,
     budget: ByteBudget | None = None,
+    gate: Gate | None = None,
     extra: Sequence[ExtraRoute] = (),
 ) -> ASGIApp:
     """Compose the application.
 
-    metrics: returns (text, content type) for `/metrics`; extra: routes beside the protocol's.
+    metrics: returns (text, content type) for `/metrics`; budget and gate: shared with gRPC;
+    extra: routes beside the protocol's.
     """
     api = RestApi(
-        service, authenticator, limits, metrics, budget or ByteBudget(limits.max_inflight_bytes)
+        service,
+        authenticator,
+        limits,
+        metrics,
+        budget or ByteBudget(limits.max_inflight_bytes),
+        gate or Gate(),
     )
     model, versioned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     routes: list[Route] = []
@@ -185,19 +193,22 @@ class RestApi:
         limits: Limits,
         metrics: MetricsText,
         budget: ByteBudget,
+        gate: Gate,
     ) -> None:
         self._service = service
         self._authenticator = authenticator
         self._limits = limits
         self._metrics = metrics
         self._budget = budget
+        self._gate = gate
 
     async def infer(self, request: Request) -> Response:
+        headers = request.headers
+        self._gate.check(headers.get(START_HEADER))
         principal = self._principal(request)
         principal.require("infer")
         model, version = _model_of(request)
-        headers = request.headers
-        with self._budget.lease() as lease:
+        with self._gate, self._budget.lease() as lease:
             body = await read_body(request, self._limits, lease)
             split = parse_header_length(headers.get("inference-header-content-length"), len(body))
             call = decode_infer_request(body, split, model, version, self._limits)

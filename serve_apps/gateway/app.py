@@ -22,6 +22,7 @@ from cluster.registry.embedded import EmbeddedRegistry
 from edge_runtime.auth import Authenticator, TokenVerifier
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.protocol.body import ByteBudget
+from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import build_grpc_server
 from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
 from serve_apps.gateway.backing import HandleBacking
@@ -67,7 +68,7 @@ class Gateway:
         defaults = engine_defaults(settings)
         loop = asyncio.get_running_loop()
         limits = protocol_limits(settings)
-        budget = ByteBudget(limits.max_inflight_bytes)
+        budget, gate = ByteBudget(limits.max_inflight_bytes), Gate()
         engine = Engine(EngineOptions(defaults=defaults))
         self._closing.push_async_callback(engine.close)
         sync = ModelSync(engine, registry, "colocated", defaults)
@@ -85,15 +86,16 @@ class Gateway:
             service,
             authenticator,
             limits,
-            metrics_text(engine, log, targets, budget),
+            metrics_text(engine, log, targets, budget, gate),
             budget,
+            gate,
             extra=(
                 ExtraRoute("/v2/prime-spark/decisions", "metrics:read", log.read),
                 ExtraRoute("/v2/prime-spark/targets", "metrics:read", target_overview(targets)),
             ),
         )
         self._http = HttpServer(app, slot.http_path)
-        self._grpc = build_grpc_server(service, authenticator, limits, budget)
+        self._grpc = build_grpc_server(service, authenticator, limits, budget, gate)
         self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")
         os.chmod(slot.grpc_path, 0o600)  # noqa: PTH101 (a call of microseconds, at the start)
         self._closing.push_async_callback(self._stop)

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from edge_runtime.engine import Engine
 from edge_runtime.engine.metrics import EngineCollector
 from edge_runtime.protocol.body import ByteBudget
+from edge_runtime.protocol.gate import Gate
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.targets import TargetTable
 
@@ -18,10 +19,13 @@ from serve_apps.gateway.targets import TargetTable
 class GatewayCollector(Collector):
     """Yields what the dispatcher and the target table know."""
 
-    def __init__(self, log: DecisionLog, targets: TargetTable, budget: ByteBudget) -> None:
+    def __init__(
+        self, log: DecisionLog, targets: TargetTable, budget: ByteBudget, gate: Gate
+    ) -> None:
         self._log = log
         self._targets = targets
         self._budget = budget
+        self._gate = gate
 
     def collect(self) -> Iterator[Metric]:
         labels = ("target", "reason", "outcome")
@@ -45,13 +49,23 @@ class GatewayCollector(Collector):
         yield GaugeMetricFamily(
             "prime_spark_gateway_body_bytes", "Request bodies held now.", value=self._budget.used
         )
+        yield GaugeMetricFamily(
+            "prime_spark_gateway_requests_in_progress",
+            "Inference requests in progress now.",
+            value=self._gate.in_progress,
+        )
+        yield CounterMetricFamily(
+            "prime_spark_gateway_shed",
+            "Requests refused because the gateway was behind with them.",
+            value=self._gate.refused,
+        )
 
 
 def metrics_text(
-    engine: Engine, log: DecisionLog, targets: TargetTable, budget: ByteBudget
+    engine: Engine, log: DecisionLog, targets: TargetTable, budget: ByteBudget, gate: Gate
 ) -> Callable[[], tuple[bytes, str]]:
     """Return what `/metrics` answers with, over a registry of its own (nothing global)."""
     registry = CollectorRegistry()
     registry.register(EngineCollector(engine))
-    registry.register(GatewayCollector(log, targets, budget))
+    registry.register(GatewayCollector(log, targets, budget, gate))
     return lambda: (generate_latest(registry), CONTENT_TYPE_LATEST)

@@ -8,7 +8,8 @@ do so at once, those already sent too, while requests with nowhere else to go st
 because a machine that is short of processor time looks the same from here as a dead one. It
 is down when the way to it fails, or after `GONE_S` of silence; then everybody who waits on it
 is told. A target of one replica is down as soon as calls to it fail; with more of them, a
-failed call says that one is gone, and the next probe how many are left. The request path only
+failed call says that one is gone, and the next probe how many are left. The calls of a model
+that are under way are bounded: a target that is slow keeps what it has. The request path only
 reads plain values on its own event loop: no locks, no I/O.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from edge_runtime.engine import Engine, LoadReport
-from edge_runtime.errors import PrimeSparkError, Unavailable
+from edge_runtime.errors import Overloaded, PrimeSparkError, Unavailable
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, Tensor
 from policies.routing import Target
 from serve_apps.model_sync import ModelSync
@@ -42,6 +43,7 @@ REFRESH_S: Final = 1.0  # between probes of a target that traffic tells of
 SILENCE_S: Final = 1.2
 GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
+CALLS: Final = 128  # of one model under way to one replica; more would only wait in between
 _RTT_SMOOTHING: Final = 0.1
 
 Key = tuple[str, str]
@@ -138,6 +140,7 @@ class RemoteTarget:
         deadline, or what the replica refused with.
         """
         key = (request.model, version)
+        self._refuse_if_full(key)
         began = self._clock()
         call = encode_call(request, version, deadline - began, priority)
         self._outstanding[key] = self._outstanding.get(key, 0) + 1
@@ -227,6 +230,14 @@ class RemoteTarget:
             for waiting in self._waiting:
                 if waiting.may_move:
                     waiting.let_go()
+
+    def _refuse_if_full(self, key: Key) -> None:
+        if self._outstanding.get(key, 0) >= CALLS * max(1, len(self.reports)):
+            raise Overloaded(
+                f"model '{key[0]}' has all the calls under way that target '{self.name}' takes",
+                retry_after_s=1.0,
+                details={"reason": "queue_full"},
+            )
 
     async def _exchange(self, call: Call, deadline: float, may_move: bool) -> Reply:
         waiting = None

@@ -19,6 +19,7 @@ from cluster.config import Settings, load_settings
 from cluster.home import Home
 from cluster.ports import free_port
 from edge_runtime.errors import InvalidInput
+from edge_runtime.protocol.gate import START_HEADER
 
 
 @pytest.fixture
@@ -108,7 +109,41 @@ def test_without_a_gateway_clients_get_the_protocols_error(
     assert json.loads(answer.content)["code"] == "unavailable"
 
 
-async def _ask(url: str, verify: str | bool) -> httpx.Response:
+async def test_requests_are_stamped_whatever_their_sender_wrote(home: Home) -> None:
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+        stamps = [line.split(b":")[1].strip() for line in head if line.startswith(b"x-request-st")]
+        if stamps:  # checks of the front door itself have none
+            seen.append(b" ".join(stamps))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    gateway = await asyncio.start_unix_server(answer, home.gateway_http_socket(0))
+    rest = free_port()
+    front_door.write_configuration(home, settings(ports__rest=rest, ports__grpc=free_port()))
+    door = await asyncio.create_subprocess_exec(
+        *front_door.command(home), stdout=subprocess.DEVNULL
+    )
+    try:
+        url = f"http://localhost:{rest}/v2"
+        for _ in range(40):
+            answered = await _ask(url, verify=True, stamp="t=1")
+            if answered.status_code == 200:
+                break
+            await asyncio.sleep(0.25)
+    finally:
+        door.terminate()
+        await door.wait()
+        gateway.close()
+    assert answered.status_code == 200
+    (stamp,) = seen
+    assert abs(time.time() - int(stamp.removeprefix(b"t=")) / 1e3) < 60.0
+
+
+async def _ask(url: str, verify: str | bool, stamp: str | None = None) -> httpx.Response:
     import ssl
 
     context = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else True
@@ -116,7 +151,8 @@ async def _ask(url: str, verify: str | bool) -> httpx.Response:
     async with httpx.AsyncClient(verify=context, trust_env=False) as client:
         while True:
             try:
-                return await client.get(url)
+                headers = {} if stamp is None else {START_HEADER: stamp}
+                return await client.get(url, headers=headers)
             except httpx.ConnectError:
                 assert time.monotonic() < until, "the front door did not start"
                 await asyncio.sleep(0.05)

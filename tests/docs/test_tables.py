@@ -13,6 +13,7 @@ from edge_runtime.auth import CACHE_S
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import PrimeSparkError
 from edge_runtime.protocol.body import ByteBudget
+from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import grpc_status
 from edge_runtime.protocol.rest import http_status
 from policies.routing.choose import REASONS
@@ -72,7 +73,7 @@ def test_the_scopes_are_those_that_credentials_may_hold() -> None:
 
 async def test_the_metrics_are_those_that_the_gateway_answers_with() -> None:
     engine = Engine(EngineOptions())
-    text, _ = metrics_text(engine, DecisionLog(), TargetTable(()), ByteBudget(1))()
+    text, _ = metrics_text(engine, DecisionLog(), TargetTable(()), ByteBudget(1), Gate())()
     await engine.close()
     kinds_of = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text.decode(), re.MULTILINE))
     shown = {name: kind for name, kind, *_ in table("reference/metrics.md", "metric")}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ from edge_runtime.engine.runner import ModelOptions, ModelRunner
 from edge_runtime.errors import InvalidInput
 from edge_runtime.protocol.types import RequestedOutput, Signature, Tensor, TensorSpec
 from tests.edge_runtime.engine.conftest import Serve
-from tests.edge_runtime.engine.gate import Floats, GateBackend, later, request, until
+from tests.edge_runtime.engine.gate import Floats, GateBackend, doubled, later, request, until
 
 HOUR_MS = 3_600_000.0
 FIXED_ROWS = Signature((TensorSpec("x", "FP32", (-1, 1)),), (TensorSpec("y", "FP32", (-1, 1)),))
@@ -192,23 +193,113 @@ async def test_a_model_without_a_batch_dimension_runs_each_request_alone(serve: 
     assert backend.rows == [1, 1, 1]
 
 
-async def test_a_fast_model_is_computed_on_the_loop_while_nothing_waits(serve: Serve) -> None:
+def where(backend: GateBackend) -> list[str]:
+    """Return the kind of thread of each run."""
+    return [name.split("_")[0] for name in backend.threads]
+
+
+async def test_a_fast_model_is_computed_on_the_loop(serve: Serve) -> None:
     backend = GateBackend(signature=FIXED_ROWS)
     runner = serve(backend)
     runner.service.saw(1, 1e-5)
     await runner.infer(request([1.0]), deadline=later())
-    backend.gate.clear()
-    runner.service.saw(1, 1.0)
-    queued = ask(runner, [2.0])
-    await until(lambda: len(backend.inputs) == 2)
-    for _ in range(100):
+    assert where(backend) == ["MainThread"]
+
+
+async def test_a_model_that_is_fast_only_at_its_best_stays_off_the_loop(serve: Serve) -> None:
+    backend = GateBackend(signature=FIXED_ROWS)
+    runner = serve(backend)
+    for _ in range(10):
         runner.service.saw(1, 1e-5)
-    behind = ask(runner, [3.0])
-    await until(lambda: runner.queued == 1)
+        runner.service.saw(1, 0.01)
+    await runner.infer(request([1.0]), deadline=later())
+    assert where(backend) == ["worker"]
+
+
+async def test_a_model_that_waits_for_something_else_stays_off_the_loop(serve: Serve) -> None:
+    backend = GateBackend(signature=FIXED_ROWS)
+    runner = serve(backend)
+    runner.service.saw(1, 0.01, thread_s=1e-5)  # an accelerator
+    await runner.infer(request([1.0]), deadline=later())
+    assert where(backend) == ["worker"]
+
+
+async def test_a_fast_model_stays_on_the_loop_of_a_machine_that_is_short_of_time(
+    serve: Serve,
+) -> None:
+    backend = GateBackend(signature=FIXED_ROWS)
+    runner = serve(backend)
+    runner.service.saw(1, 1e-5)
+    for _ in range(50):
+        runner.service.saw(1, 0.05, thread_s=1e-5)  # it waited for processor and lock
+    assert runner.row_s < 1e-4
+    await runner.infer(request([1.0]), deadline=later())
+    assert where(backend) == ["MainThread"]
+
+
+async def test_a_fast_request_does_not_wait_for_a_slow_batch_that_runs(serve: Serve) -> None:
+    may_end = threading.Event()
+
+    def compute(x: Floats) -> Floats:
+        if len(x) > 1:
+            may_end.wait()
+        return doubled(x)
+
+    backend = GateBackend(compute, signature=FIXED_ROWS)
+    runner = serve(backend)
+    runner.service.saw(1, 1e-5)
+    runner.service.saw(8, 1.0)
+    slow = ask(runner, *([[1.0]] * 8))
+    await until(lambda: backend.rows == [8])
+    assert answers([await runner.infer(request([2.0]), deadline=later())]) == [[[4.0]]]
+    may_end.set()
+    await slow
+    assert where(backend) == ["worker", "MainThread"]
+
+
+async def test_what_has_queued_up_goes_over_the_loop_when_it_is_quick(serve: Serve) -> None:
+    backend = GateBackend(is_open=False, signature=FIXED_ROWS)
+    runner = serve(backend)
+    first = await busy(runner, backend)
+    waiting = [ask(runner, [float(i)]) for i in range(12)]
+    await until(lambda: runner.queued == 12)
+    for rows in (4, 8):
+        runner.service.saw(rows, 1e-5)
     backend.gate.set()
-    await asyncio.gather(queued, behind)
-    where = [name.split("_")[0] for name in backend.threads]
-    assert where == ["MainThread", "worker", "worker"]
+    await first
+    assert answers([await task for task in waiting]) == [[[2.0 * i]] for i in range(12)]
+    assert backend.rows == [1, 8, 4]
+    assert where(backend) == ["worker", "MainThread", "MainThread"]
+    assert runner.stats.success.count == 13
+
+
+async def test_a_quick_model_that_was_taken_for_slow_finds_back_to_the_loop(serve: Serve) -> None:
+    backend = GateBackend(signature=FIXED_ROWS)
+    runner = serve(backend, max_batch_size=2)
+    runner.service.saw(1, 1e-5)
+    runner.service.saw(1, 0.05)
+    runner.service.saw(2, 0.05)
+    for _ in range(20):
+        await asyncio.gather(*(ask(runner, [1.0]) for _ in range(20)))
+    assert where(backend)[0] == "worker"
+    assert where(backend)[-1] == "MainThread"
+
+
+async def test_a_bad_request_on_the_loop_does_not_fail_its_neighbours(serve: Serve) -> None:
+    backend = _fails_on_13(InvalidInput("13"))
+    backend.signature = FIXED_ROWS
+    runner = serve(backend)
+    first = await busy(runner, backend)
+    waiting = [ask(runner, [x]) for x in (1.0, 13.0, 2.0)]
+    await until(lambda: runner.queued == 3)
+    for rows in (1, 3):
+        runner.service.saw(rows, 1e-5)
+    backend.gate.set()
+    await first
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(found[1], InvalidInput)
+    assert answers([found[0], found[2]]) == [[[2.0]], [[4.0]]]  # type: ignore[list-item]
+    assert where(backend)[1] == "MainThread"
 
 
 async def test_a_model_whose_rows_may_be_of_any_size_never_holds_up_the_loop(

@@ -93,6 +93,18 @@ def test_an_estimate_follows_a_model_that_has_become_slower() -> None:
     assert times.estimate(1) == pytest.approx(0.1, rel=0.01)
 
 
+def test_the_least_time_outlives_disturbances_and_is_forgotten_in_the_end() -> None:
+    times = ServiceTimes()
+    assert times.least(1) == 0.0
+    times.saw(1, 0.001)
+    for _ in range(20):
+        times.saw(1, 0.1)
+    assert 0.001 <= times.least(1) < 0.002
+    for _ in range(1000):
+        times.saw(1, 0.1)
+    assert times.least(1) == pytest.approx(0.1)
+
+
 async def test_a_scrape_tells_each_outcome_of_each_model_once() -> None:
     def compute(x: Floats) -> Floats:
         if (x == 13.0).any():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import closing
@@ -134,4 +136,45 @@ async def test_a_server_that_was_never_started_can_be_stopped(slot: Slot) -> Non
     server = HttpServer(Starlette(), slot.http_path)
     await server.stop()
     assert not server.is_running
+    slot.release()
+
+
+def _connect(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.connect(path)
+    return made
+
+
+async def test_all_who_wait_are_taken_in_within_a_turn_of_the_loop(slot: Slot) -> None:
+    server = HttpServer(Starlette(), slot.http_path)
+    await server.start()
+    clients = [_connect(slot.http_path) for _ in range(100)]
+    for _ in range(5):  # accept, make a task of each, connect its protocol
+        await asyncio.sleep(0)
+    assert server.connections == 100
+    for client in clients:
+        client.close()
+    await server.stop()
+    slot.release()
+
+
+async def test_accepting_goes_on_after_file_descriptors_ran_out(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_apps.gateway.sockets.ACCEPT_AGAIN_S", 0.01)
+    server = HttpServer(Starlette(), slot.http_path)
+    await server.start()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with closing(_connect(slot.http_path)):
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            await asyncio.sleep(0.05)
+            assert server.connections == 0
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            os.close(lowest)
+        while not server.connections:  # noqa: ASYNC110 (only a figure)
+            await asyncio.sleep(0.01)
+    await server.stop()
     slot.release()

@@ -12,6 +12,7 @@ import pytest
 from edge_runtime.errors import InvalidInput, Overloaded
 from edge_runtime.protocol.types import Tensor
 from serve_apps.gateway.targets import (
+    CALLS,
     FRESH_S,
     GONE_S,
     PROBE_EVERY_S,
@@ -179,6 +180,24 @@ async def test_the_deadline_ends_a_wait_and_is_no_loss(target: RemoteTarget, pla
     assert (place.running, place.cancelled) == (0, STRIKES)
 
 
+async def test_calls_under_way_are_bounded_by_model_and_replica(clock: Clock) -> None:
+    place = Place(replicas=2)
+    target = remote("cloud", place, clock)
+    await target.probe()
+    place.hang()
+    tasks = [_send(target) for _ in range(2 * CALLS)]
+    await until(lambda: place.running == 2 * CALLS)
+    with pytest.raises(Overloaded) as error:
+        await _send(target)
+    assert error.value.retry_after_s
+    other = target.infer(request(), "2", deadline=later(), priority=0, may_move=False)
+    elsewhere = asyncio.create_task(other)
+    await until(lambda: place.running == 2 * CALLS + 1)
+    place.recover()
+    await asyncio.gather(*tasks, elsewhere)
+    await _send(target)
+
+
 async def test_probes_are_rare_while_answers_come(
     target: RemoteTarget, place: Place, clock: Clock
 ) -> None:
@@ -265,13 +284,13 @@ async def test_everybody_who_waits_is_told_when_a_target_is_gone(
     target: RemoteTarget, place: Place, clock: Clock
 ) -> None:
     place.silence()
-    tasks = [_send(target) for _ in range(2000)]
-    await until(lambda: place.running == 2000)
+    tasks = [_send(target) for _ in range(CALLS)]
+    await until(lambda: place.running == CALLS)
     clock.advance(GONE_S)
     await target.probe()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(each) for each in found} == {TargetLost}
-    assert (place.running, place.cancelled) == (0, 2000)
+    assert (place.running, place.cancelled) == (0, CALLS)
     assert target.view(KEY).outstanding == 0
 
 

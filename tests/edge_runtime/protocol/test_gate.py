@@ -1,0 +1,65 @@
+"""Who is turned away when the process is behind, by the stamp of the door in front of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_runtime.errors import Overloaded
+from edge_runtime.protocol.gate import TARGET_S, Gate
+from policies.shedding import INTERVAL_S
+
+NOW_S = 1_800_000_000.0
+OLD = f"t={round((NOW_S - 4 * TARGET_S) * 1e3)}"
+FRESH = f"t={round(NOW_S * 1e3)}"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate(clock: Clock) -> Gate:
+    return Gate(wall=lambda: NOW_S, clock=clock)
+
+
+def _check_for(gate: Gate, clock: Clock, stamp: str | None, seconds: float) -> None:
+    """Check a thousand requests a second."""
+    until = clock.now + seconds
+    while clock.now < until:
+        gate.check(stamp)
+        clock.now += 0.001
+
+
+def test_a_server_that_is_behind_turns_late_requests_away(gate: Gate, clock: Clock) -> None:
+    _check_for(gate, clock, OLD, INTERVAL_S)
+    with pytest.raises(Overloaded) as error:
+        _check_for(gate, clock, OLD, INTERVAL_S)
+    assert error.value.retry_after_s == 1.0
+    assert gate.refused == 1
+    gate.check(FRESH)
+
+
+def test_requests_in_progress_are_counted_until_they_end(gate: Gate) -> None:
+    with gate, gate:
+        assert gate.in_progress == 2
+    with pytest.raises(LookupError), gate:
+        raise LookupError
+    assert gate.in_progress == 0
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [None, "", "t=", "t=x", "1", "t=-5", "t=" + "9" * 15, "t=" + "9" * 400, "t=0", "t=٣", "t=1.5"],
+)
+def test_a_stamp_that_cannot_be_is_no_delay(gate: Gate, clock: Clock, stamp: str | None) -> None:
+    _check_for(gate, clock, stamp, 4 * INTERVAL_S)
+    assert gate.refused == 0
