@@ -177,8 +177,10 @@ class RemoteTarget:
         now = self._clock()
         self._heard(now)
         self.reports = reports
+        # Replies teach that the way has become longer; that it is short again has to be seen
+        # without them, because a target that seems far away gets no calls.
+        self._rtt_s = min(self._rtt_s, now - began) if self.is_up else now - began
         if not self.is_up:
-            self._rtt_s = now - began
             logger.info("target %s is up", self.name)
         self.is_up = True
         self.problem = ""

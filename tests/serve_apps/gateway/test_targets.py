@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -77,6 +78,22 @@ async def test_a_target_is_down_until_it_was_heard_of(place: Place, clock: Clock
     assert view.has_model
     assert view.service_s == IDLE.service_s
     assert not target.view(("m", "2")).has_model
+
+
+async def test_a_way_that_was_slow_at_first_is_seen_to_be_quick_without_any_calls(
+    clock: Clock,
+) -> None:
+    class Starting(Place):
+        async def probe(self) -> Sequence[ReplicaReport]:
+            if not self.probes:
+                clock.advance(0.5)
+            return await super().probe()
+
+    target = remote("edge/lab", Starting(), clock)
+    await target.probe()
+    assert target.view(KEY).rtt_s >= 0.5
+    await target.probe()
+    assert target.view(KEY).rtt_s < 0.5
 
 
 async def test_an_answer_brings_outputs_and_the_load_of_the_replica(
