@@ -25,7 +25,7 @@ from load.bench.marks import judge
 from load.bench.rounds import MeasurementFailed, Plan
 from load.bench.servers import DidNotStart
 
-FULL: Final = Plan(rounds=5, clients=(1, 8, 64), cold_starts=3, warm_s=0.5, measure_s=3.0)
+FULL: Final = Plan(rounds=9, clients=(1, 8, 64), cold_starts=3, warm_s=0.5, measure_s=1.5)
 QUICK: Final = Plan(rounds=2, clients=(1, 8), cold_starts=1, warm_s=0.3, measure_s=1.0)
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
