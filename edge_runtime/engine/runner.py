@@ -3,11 +3,10 @@
 Everything but the backend's computation happens on the event loop that owns the runner, so
 there are no locks. A request is fitted to the model, admitted or refused
 (`policies.admission`), and then either computed at once on the loop, when nothing waits and the
-model is known to take less than `INLINE_S` whatever the row, or queued. Whenever a worker is
-free the most urgent request and whatever stacks onto it become a batch, on the thread pool or,
-quick as they are, on the loop;
-batches form while workers are busy, and waiting for more is an option that is off by default,
-because it does not pay on processors (docs/adr).
+model is known to be less than `INLINE_S` of work whatever the row, or queued. The most urgent
+request and whatever stacks onto it become a batch: on the loop while that is quick, else on the
+thread pool when a worker is free. Batches form while workers are busy, and waiting for more is
+an option that is off by default, because it does not pay on processors (docs/adr).
 
 Deadlines: a request whose time is over is dropped at dequeue and its caller told; a caller
 that gives up frees its place, and a running batch that nobody waits for is aborted.
@@ -42,7 +41,7 @@ logger = logging.getLogger(__name__)
 INLINE_S: Final = 0.0005  # a thread hop costs about 0.1 ms, a stalled loop everybody's time
 WARM_UP_S: Final = 0.5  # loading a slow model must not take seconds more
 ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
-LEARN_EVERY: Final = 16  # batches
+LEARN_EVERY: Final = 16  # batches, then one row alone: see `_is_single_due`
 PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
 
 

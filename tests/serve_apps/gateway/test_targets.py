@@ -184,8 +184,10 @@ async def test_the_way_there_may_fail_as_a_timeout_or_a_cancellation(clock: Cloc
     target = remote("cloud", place, clock)
     await target.probe()
     await _lost(_send(target))
+    assert target.is_due
     place.error = asyncio.CancelledError()
     await _lost(_send(target))
+    assert target.view(KEY).outstanding == 0
 
 
 async def test_the_deadline_ends_a_wait_and_is_no_loss(target: RemoteTarget, place: Place) -> None:
