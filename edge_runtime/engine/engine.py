@@ -231,10 +231,11 @@ class Engine:
 
 
 def _load(runner: ModelRunner) -> LoadReport:
+    ahead_s = runner.work_ahead_s
     return LoadReport(
         queued=runner.queued,
         running=runner.running,
-        wait_s=runner.work_ahead_s / runner.workers,
+        wait_s=ahead_s / runner.workers if ahead_s else 0.0,
         service_s=runner.row_s,
     )
 

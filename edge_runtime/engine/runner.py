@@ -135,6 +135,7 @@ class ModelRunner:
         self._wall = wall
         self._queue: RequestQueue[_Job] = RequestQueue(options.max_queue)
         self._has_fixed_rows = _has_fixed_rows(backend.signature)
+        self._datatypes = {spec.name: spec.datatype for spec in backend.signature.outputs}
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
@@ -192,9 +193,8 @@ class ModelRunner:
             arrays = self._compute_inline(work)
         else:
             arrays = await self._compute_queued(work, deadline, priority, now)
-        datatypes = {spec.name: spec.datatype for spec in self.backend.signature.outputs}
         return tuple(
-            Tensor(name, datatypes[name], array)
+            Tensor(name, self._datatypes[name], array)
             for name, array in zip(work.outputs, arrays, strict=True)
         )
 

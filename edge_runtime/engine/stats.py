@@ -148,8 +148,12 @@ class ServiceTimes:
 
         Never less than what fewer rows have taken.
         """
-        fewer = (s for size, s in self._thread_s.items() if size <= rows.bit_length())
-        return max(_nearest(self._thread_s, rows), *fewer, 0.0)
+        size = rows.bit_length()
+        most = _nearest(self._thread_s, rows)
+        for other, seconds in self._thread_s.items():
+            if other < size and seconds > most:
+                most = seconds
+        return most
 
 
 def _nearest(seconds: Mapping[int, float], rows: int) -> float:

@@ -13,10 +13,9 @@ import asyncio
 import gzip
 import threading
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from edge_runtime.errors import InvalidInput, Overloaded, TooLarge, Unsupported
 from edge_runtime.protocol.service import Limits
@@ -48,18 +47,13 @@ class ByteBudget:
         with self._lock:
             self.used -= size
 
-    @contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """Hold bytes for the length of a request; everything goes back at the end."""
-        lease = Lease(self)
-        try:
-            yield lease
-        finally:
-            self.give_back(lease.held)
+    def lease(self) -> Lease:
+        """Hold bytes for the length of a request, in a `with`."""
+        return Lease(self)
 
 
 class Lease:
-    """The share of a `ByteBudget` that one request holds."""
+    """The share of a `ByteBudget` that one request holds; all goes back at the `with`'s end."""
 
     __slots__ = ("_budget", "held")
 
@@ -67,30 +61,35 @@ class Lease:
         self._budget = budget
         self.held = 0
 
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give_back(self.held)
+
     def grow_to(self, size: int) -> None:
         if size > self.held:
             self._budget.take(size - self.held)
             self.held = size
 
 
-async def read_body(request: Request, limits: Limits, lease: Lease) -> bytes:
-    """Return the unpacked body.
+async def read_body(
+    receive: Receive, headers: Mapping[str, str], limits: Limits, lease: Lease
+) -> bytes:
+    """Return the unpacked body that comes over a request's ASGI channel.
 
     Raises TooLarge, Overloaded, InvalidInput (bad length or coding, body too slow),
     Unsupported (coding not offered).
     """
-    headers = request.headers
     stated = _stated_length(headers.get("content-length"), limits)
     lease.grow_to(stated)
     try:
         async with asyncio.timeout(limits.body_timeout_s):
-            body = await _collect(request.stream(), limits, lease)
+            body = await _collect(receive, limits, lease)
     except TimeoutError:
         raise InvalidInput(
             f"the body did not arrive within {limits.body_timeout_s:g} s", field="body"
         ) from None
-    except ClientDisconnect:
-        raise InvalidInput("the body is shorter than it claims", field="content-length") from None
     coding = headers.get("content-encoding", "identity").strip().lower()
     coding = "gzip" if coding == "x-gzip" else coding  # RFC 9110, section 8.4.1.3
     if coding in ("", "identity"):
@@ -116,10 +115,16 @@ async def pack(body: bytes, accept: str | None) -> tuple[bytes, str | None]:
     return shrink(body), coding
 
 
-async def _collect(chunks: AsyncIterator[bytes], limits: Limits, lease: Lease) -> bytes:
+async def _collect(receive: Receive, limits: Limits, lease: Lease) -> bytes:
     parts: list[bytes] = []
     size = 0
-    async for chunk in chunks:
+    is_complete = False
+    while not is_complete:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidInput("the body is shorter than it claims", field="content-length")
+        is_complete = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limits.max_body_bytes:
             raise _too_large(size, limits)

@@ -203,13 +203,13 @@ class RestApi:
         self._gate = gate
 
     async def infer(self, request: Request) -> Response:
-        headers = request.headers
+        headers = _headers_of(request.scope)
         self._gate.check(headers.get(START_HEADER))
-        principal = self._principal(request)
+        principal = self._principal(headers)
         principal.require("infer")
         model, version = _model_of(request)
         with self._gate, self._budget.lease() as lease:
-            body = await read_body(request, self._limits, lease)
+            body = await read_body(request.receive, headers, self._limits, lease)
             split = parse_header_length(headers.get("inference-header-content-length"), len(body))
             call = decode_infer_request(body, split, model, version, self._limits)
             context = self._context(principal, headers, call.parameters)
@@ -232,35 +232,35 @@ class RestApi:
         return _json(body, 200 if health.is_ready else 503)
 
     async def server_metadata(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         return _json(documents.server_metadata(self._service.server_metadata()))
 
     async def model_metadata(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         return _json(documents.model_metadata(self._service.model_metadata(*_model_of(request))))
 
     async def model_ready(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         model, version = _model_of(request)
         if self._service.is_model_ready(model, version):
             return _json({"name": model, "ready": True})
         raise Unavailable(f"model '{model}' is not loaded", retry_after_s=1.0)
 
     async def model_config(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         return _json(documents.model_config(self._service.model_config(*_model_of(request))))
 
     async def model_statistics(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         stats = await self._service.model_statistics(*_model_of(request))
         return _json(documents.statistics(stats))
 
     async def all_statistics(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         return _json(documents.statistics(await self._service.model_statistics(None, None)))
 
     async def repository_index(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         body = await self._optional_json(request)
         ready = body.get("ready", False)
         if not isinstance(ready, bool):
@@ -280,23 +280,22 @@ class RestApi:
         return Response(status_code=200)
 
     async def metrics(self, request: Request) -> Response:
-        self._principal(request).require("metrics:read")
+        self._principal(request.headers).require("metrics:read")
         text, content_type = self._metrics()
         return Response(text, headers={"content-type": content_type})
 
     async def openapi(self, request: Request) -> Response:
-        self._principal(request)
+        self._principal(request.headers)
         return _json(openapi_document(self._limits))
 
     def extra(self, route: ExtraRoute) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            self._principal(request).require(route.scope)
+            self._principal(request.headers).require(route.scope)
             return _json(route.read(request.query_params))
 
         return endpoint
 
-    def _principal(self, request: Request) -> Principal:
-        headers = request.headers
+    def _principal(self, headers: Mapping[str, str]) -> Principal:
         return self._authenticator.authenticate(
             headers.get("authorization"), headers.get("x-api-key")
         )
@@ -315,7 +314,7 @@ class RestApi:
         )
 
     async def _repository_call(self, request: Request) -> tuple[CallContext, Parameters]:
-        principal = self._principal(request)
+        principal = self._principal(request.headers)
         principal.require("models:write")
         body = await self._optional_json(request)
         parameters = read_parameters(body.get("parameters"), "parameters")
@@ -323,7 +322,7 @@ class RestApi:
 
     async def _optional_json(self, request: Request) -> Mapping[str, Any]:
         with self._budget.lease() as lease:
-            body = await read_body(request, self._limits, lease)
+            body = await read_body(request.receive, request.headers, self._limits, lease)
         return parse_json_object(body, self._limits.max_json_bytes) if body else {}
 
 
@@ -411,6 +410,14 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return _json(
         {"error": f"an unexpected error; the log has it as {incident}", "code": "internal"}, 500
     )
+
+
+def _headers_of(scope: Scope) -> Mapping[str, str]:
+    """Return a request's header fields by lower-case name, the first of those that repeat.
+
+    As `Request.headers` does, which goes through all of them each time one is asked for.
+    """
+    return {k.decode("latin-1"): v.decode("latin-1") for k, v in reversed(scope["headers"])}
 
 
 def _model_of(request: Request) -> tuple[str, str | None]:

@@ -50,7 +50,7 @@ async def read(
 ) -> bytes:
     asked = request(chunks, headers or {}, is_complete=is_complete)
     with (budget or ByteBudget(LIMITS.max_inflight_bytes)).lease() as lease:
-        return await read_body(asked, LIMITS, lease)
+        return await read_body(asked.receive, asked.headers, LIMITS, lease)
 
 
 def raw_deflate(body: bytes) -> bytes:
