@@ -236,7 +236,7 @@ def _load(runner: ModelRunner) -> LoadReport:
         queued=runner.queued,
         running=runner.running,
         wait_s=ahead_s / runner.workers if ahead_s else 0.0,
-        service_s=runner.row_s,
+        service_s=runner.service.lone_row(),
     )
 
 

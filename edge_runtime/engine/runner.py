@@ -3,10 +3,10 @@
 Everything but the backend's computation happens on the event loop that owns the runner, so
 there are no locks. A request is fitted to the model, admitted or refused
 (`policies.admission`), and then either computed at once on the loop, when nothing waits and the
-model is known to be less than `INLINE_S` of work whatever the row, or queued. The most urgent
-request and whatever stacks onto it become a batch: on the loop while that is quick, else on the
-thread pool when a worker is free. Batches form while workers are busy, and waiting for more is
-an option that is off by default, because it does not pay on processors (docs/adr).
+model is quick (`ServiceTimes.is_quick`), or queued. The most urgent request and whatever stacks
+onto it become a batch: on the loop while that is quick, else on the thread pool when a worker is
+free. Batches form while workers are busy, and waiting for more is an option that is off by
+default, because it does not pay on processors (docs/adr).
 
 Deadlines: a request whose time is over is dropped at dequeue and its caller told; a caller
 that gives up frees its place, and a running batch that nobody waits for is aborted.
@@ -25,7 +25,8 @@ from typing import Final
 from edge_runtime.backends.base import Backend, Cancelled, Run
 from edge_runtime.engine.batch import Work, check, split, stack
 from edge_runtime.engine.queue import Entry, RequestQueue
-from edge_runtime.engine.stats import ModelStats, ServiceTimes
+from edge_runtime.engine.stats import ModelStats
+from edge_runtime.engine.times import ServiceTimes
 from edge_runtime.engine.warmup import sample_work
 from edge_runtime.errors import (
     DeadlineExceeded,
@@ -38,10 +39,8 @@ from policies.admission import QueueState, Refused, admit
 
 logger = logging.getLogger(__name__)
 
-INLINE_S: Final = 0.0005  # a thread hop costs about 0.1 ms, a stalled loop everybody's time
 WARM_UP_S: Final = 0.5  # loading a slow model must not take seconds more
 ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
-LEARN_EVERY: Final = 16  # batches, then one row alone: see `_is_single_due`
 PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
 
 
@@ -129,17 +128,15 @@ class ModelRunner:
         self.backend = backend
         self.options = options
         self.stats = ModelStats(model, version)
-        self.service = ServiceTimes()
+        self.service = ServiceTimes(has_fixed_rows=_has_fixed_rows(backend.signature))
         self._pool = pool
         self._pool_size = pool_size
         self._wall = wall
         self._queue: RequestQueue[_Job] = RequestQueue(options.max_queue)
-        self._has_fixed_rows = _has_fixed_rows(backend.signature)
         self._datatypes = {spec.name: spec.datatype for spec in backend.signature.outputs}
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
-        self._batches_since_single = 0
         self._runs: dict[asyncio.Task[None], _Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
@@ -162,15 +159,6 @@ class ModelRunner:
         return self._running
 
     @property
-    def row_s(self) -> float:
-        """Seconds that a lone row takes, once it runs.
-
-        On a busy machine a quick model takes many times its work, and so would everything that
-        could be done with the request instead; its work is what it compares by.
-        """
-        return self.service.least(1) if self._is_quick(1) else self.service.estimate(1)
-
-    @property
     def work_ahead_s(self) -> float:
         """Seconds of work queued, plus half of what is running."""
         return (self._queued_rows + 0.5 * self._running_rows) * self.service.row_s
@@ -189,7 +177,7 @@ class ModelRunner:
         work = check(self.backend.signature, request.inputs, names)
         is_idle = self._running == 0 and not self._queue
         self._admit(work, deadline - now, is_idle)
-        if not self._queue and self._is_quick(work.rows) and not self.options.max_delay_ms:
+        if not self._queue and self.service.is_quick(work.rows) and not self.options.max_delay_ms:
             arrays = self._compute_inline(work)
         else:
             arrays = await self._compute_queued(work, deadline, priority, now)
@@ -280,47 +268,15 @@ class ModelRunner:
                 details={"reason": verdict.reason},
             )
 
-    def _is_quick(self, rows: int) -> bool:
-        """Tell whether to compute on the loop.
-
-        Judged by what a run is, not by what it takes while others want the processor or the
-        interpreter's lock: else a busy model would leave the loop and, behind a busy loop, never
-        be quick enough to come back.
-        """
-        return (
-            self._has_fixed_rows
-            and 0.0 < self.service.least(rows) < INLINE_S
-            and self.service.thread(rows) < 2 * INLINE_S
-        )
-
-    def _quick_rows(self, least_rows: int) -> int:
-        """Return how large a batch may be that is computed on the loop; 0: not even this one."""
-        rows = max(self.options.max_batch_size, least_rows)
-        while rows >= least_rows:
-            if self._is_quick(rows):
-                return rows
-            rows //= 2
-        return 0
-
-    def _is_single_due(self) -> bool:
-        """Tell whether to run one row alone, so that a quick model that is busy is seen as such."""
-        return self._batches_since_single >= LEARN_EVERY and (
-            self._has_fixed_rows and 0.0 < self.service.least(1) < INLINE_S
-        )
-
     def _compute_inline(self, work: Work) -> list[Array]:
-        began, thread_began = time.perf_counter_ns(), time.thread_time_ns()
+        began = time.perf_counter()
         try:
-            arrays = self.backend.prepare(work.inputs, work.outputs).execute()
+            (arrays,), timing = self._execute(_Batch(()), (work,))
         except Exception as error:
-            self._failed(error, (time.perf_counter_ns() - began) / 1e9)
+            self._failed(error, time.perf_counter() - began)
             raise
-        infer_ns = time.perf_counter_ns() - began
-        thread_ns = time.thread_time_ns() - thread_began
-        self.service.saw(work.rows, infer_ns / 1e9, thread_ns / 1e9)
-        self.stats.executed(work.rows, 0, infer_ns, 0)
-        total_s = (time.perf_counter_ns() - began) / 1e9
-        self.stats.succeeded(total_s, 0.0, int(self._wall() * 1e3))
+        self._ran(work.rows, timing)
+        self.stats.succeeded(time.perf_counter() - began, 0.0, int(self._wall() * 1e3))
         return arrays
 
     async def _compute_queued(
@@ -372,8 +328,9 @@ class ModelRunner:
     def _pump(self) -> None:
         """Start batches while workers are free and the queue holds something ready."""
         loop = asyncio.get_running_loop()
+        full = self.options.max_batch_size
         while (head := self._queue.head()) is not None:
-            quick_rows = self._quick_rows(head.rows)
+            quick_rows = self.service.quick_rows(head.rows, full)
             if not quick_rows and self._running >= self.workers:
                 break
             now = loop.time()
@@ -388,10 +345,12 @@ class ModelRunner:
                     self._wake_at(min(self._ready_at(other) for other in heads))
                     break
                 head = min(ready)
-                quick_rows = self._quick_rows(head.rows)
+                quick_rows = self.service.quick_rows(head.rows, full)
                 if not quick_rows and self._running >= self.workers:
                     break
-            most = quick_rows or (1 if self._is_single_due() else self.options.max_batch_size)
+            most = quick_rows or (
+                1 if self.service.is_single_due() else self.options.max_batch_size
+            )
             entries = self._queue.take_batch(head, most)
             self._queued_rows -= sum(entry.rows for entry in entries)
             jobs = [entry.item for entry in entries]
@@ -421,8 +380,7 @@ class ModelRunner:
         self._timer = asyncio.get_running_loop().call_at(when, self._pump)
 
     def _finish_inline(self, jobs: Sequence[_Job]) -> None:
-        """Compute a quick batch on the loop: behind a busy loop a pool thread waits for its lock,
-        and requests that take a tenth of a millisecond would queue up for it."""
+        """Compute a quick batch on the loop."""
         started = time.perf_counter()
         for job in jobs:
             job.started = started
@@ -439,12 +397,13 @@ class ModelRunner:
         self._record(jobs, parts, timing)
 
     def _record(self, jobs: Sequence[_Job], parts: Sequence[list[Array]], timing: _Timing) -> None:
-        rows = sum(job.work.rows for job in jobs)
-        self._batches_since_single = 0 if rows == 1 else self._batches_since_single + 1
-        self.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
-        self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
+        self._ran(sum(job.work.rows for job in jobs), timing)
         for job, arrays in zip(jobs, parts, strict=True):
             self._settle(job, arrays=arrays)
+
+    def _ran(self, rows: int, timing: _Timing) -> None:
+        self.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
+        self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
 
     def _start(self, jobs: Sequence[_Job]) -> None:
         batch = _Batch(jobs)

@@ -1,13 +1,11 @@
-"""What an engine remembers of a model's requests: counters, a latency histogram, service times.
+"""What an engine remembers of a model's requests: counters and a latency histogram.
 
-Plain additions on the event loop; nothing here is on a lock. `ServiceTimes` learns how long a
-batch takes by its size, which admission, routing and the inline decision read.
+Plain additions on the event loop; nothing here is on a lock.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_runtime.protocol.types import BatchStat, DurationStat, ModelStatistics
@@ -15,8 +13,6 @@ from edge_runtime.protocol.types import BatchStat, DurationStat, ModelStatistics
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-_SMOOTHING = 0.2
-_FORGETTING = 1.01
 _LARGE_BATCH = 256  # from here on sizes are counted by powers of two, so that callers who send
 # every size do not fill the memory
 
@@ -103,65 +99,3 @@ class ModelStats:
                 for rows, parts in sorted(self._batches.items())
             ),
         )
-
-
-class ServiceTimes:
-    """Expected seconds of a batch by its rows, learned from the runs seen.
-
-    Sizes are kept in powers of two. A size not seen yet is judged by the nearest size that was:
-    as long as a smaller one, as long as its share of a larger one. Means are exponentially
-    weighted. On a busy machine a run takes longer than it is; what tells models apart there is
-    the least time, forgotten slowly, and the processor time of the thread that ran it.
-    """
-
-    def __init__(self) -> None:
-        self._mean_s: dict[int, float] = {}
-        self._least_s: dict[int, float] = {}
-        self._thread_s: dict[int, float] = {}
-        self.row_s = 0.0
-
-    def saw(self, rows: int, seconds: float, thread_s: float | None = None) -> None:
-        """Learn from one run. thread_s: of its thread on the processor, all of it by default."""
-        size = rows.bit_length()
-        thread_s = seconds if thread_s is None else thread_s
-        seen = self._mean_s.get(size)
-        if seen is None:
-            self._mean_s[size] = self._least_s[size] = seconds
-            self._thread_s[size] = thread_s
-        else:
-            self._mean_s[size] = seen + _SMOOTHING * (seconds - seen)
-            self._least_s[size] = min(seconds, self._least_s[size] * _FORGETTING)
-            self._thread_s[size] += _SMOOTHING * (thread_s - self._thread_s[size])
-        per_row = seconds / rows
-        self.row_s = per_row if not self.row_s else self.row_s + _SMOOTHING * (per_row - self.row_s)
-
-    def estimate(self, rows: int) -> float:
-        """Return expected seconds for a batch of rows; 0 when nothing was seen yet."""
-        return _nearest(self._mean_s, rows)
-
-    def least(self, rows: int) -> float:
-        """Return the seconds of an undisturbed run of rows; 0 when nothing was seen yet."""
-        return _nearest(self._least_s, rows)
-
-    def thread(self, rows: int) -> float:
-        """Return a thread's expected processor seconds for rows; 0 when nothing was seen yet.
-
-        Never less than what fewer rows have taken.
-        """
-        size = rows.bit_length()
-        most = _nearest(self._thread_s, rows)
-        for other, seconds in self._thread_s.items():
-            if other < size and seconds > most:
-                most = seconds
-        return most
-
-
-def _nearest(seconds: Mapping[int, float], rows: int) -> float:
-    size = rows.bit_length()
-    seen = seconds.get(size)
-    if seen is not None:
-        return seen
-    if not seconds:
-        return 0.0
-    nearest = min(seconds, key=lambda other: abs(other - size))
-    return seconds[nearest] * float(max(1.0, 2.0 ** (size - nearest)))

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge_runtime.engine.engine import Engine, EngineOptions, ModelSource
 from edge_runtime.engine.metrics import EngineCollector
 from edge_runtime.engine.runner import ModelOptions
-from edge_runtime.engine.stats import LATENCY_BUCKETS_S, ModelStats, ServiceTimes
+from edge_runtime.engine.stats import LATENCY_BUCKETS_S, ModelStats
 from edge_runtime.errors import DeadlineExceeded, InvalidInput
 from edge_runtime.protocol.types import BatchStat, DurationStat, merge_statistics
 from tests.edge_runtime.engine.gate import Floats, GateBackend, later, request
@@ -57,52 +57,6 @@ def test_callers_that_send_every_batch_size_do_not_fill_the_memory() -> None:
     assert len(found.batches) < 300
     assert found.inference_count == sum(range(1, 20_000))
     assert sum(batch.compute_infer.count for batch in found.batches) == 19_999
-
-
-def test_nothing_is_expected_before_anything_was_seen() -> None:
-    assert ServiceTimes().estimate(4) == 0.0
-
-
-def test_an_unseen_size_is_judged_by_the_nearest_that_was_seen() -> None:
-    times = ServiceTimes()
-    times.saw(4, 0.4)
-    assert times.estimate(4) == times.estimate(1) == 0.4
-    assert times.estimate(16) == pytest.approx(1.6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 64), st.floats(1e-6, 10.0)), min_size=1, max_size=30))
-def test_an_estimate_stays_within_what_was_seen_of_that_size(
-    runs: list[tuple[int, float]],
-) -> None:
-    times = ServiceTimes()
-    for rows, seconds in runs:
-        times.saw(rows, seconds)
-    for rows, _ in runs:
-        alike = [s for r, s in runs if r.bit_length() == rows.bit_length()]
-        assert min(alike) * (1 - 1e-9) <= times.estimate(rows) <= max(alike) * (1 + 1e-9)
-    per_row = [seconds / rows for rows, seconds in runs]
-    assert min(per_row) * (1 - 1e-9) <= times.row_s <= max(per_row) * (1 + 1e-9)
-
-
-def test_an_estimate_follows_a_model_that_has_become_slower() -> None:
-    times = ServiceTimes()
-    times.saw(1, 0.001)
-    for _ in range(30):
-        times.saw(1, 0.1)
-    assert times.estimate(1) == pytest.approx(0.1, rel=0.01)
-
-
-def test_the_least_time_outlives_disturbances_and_is_forgotten_in_the_end() -> None:
-    times = ServiceTimes()
-    assert times.least(1) == 0.0
-    times.saw(1, 0.001)
-    for _ in range(20):
-        times.saw(1, 0.1)
-    assert 0.001 <= times.least(1) < 0.002
-    for _ in range(1000):
-        times.saw(1, 0.1)
-    assert times.least(1) == pytest.approx(0.1)
 
 
 async def test_a_scrape_tells_each_outcome_of_each_model_once() -> None:
