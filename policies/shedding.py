@@ -47,7 +47,7 @@ def shed(backlog: Backlog, delay_s: float, now: float, target_s: float) -> tuple
 
     target_s: a delay that is no reason to refuse anybody.
     """
-    if now - backlog.seen_at >= INTERVAL_S:  # there is no queue while nobody comes
+    if now - delay_s - backlog.seen_at >= INTERVAL_S:  # there is no queue while nobody comes
         return Backlog(delay_s, changed_at=now, seen_at=now), False
     mean_s = backlog.delay_s + _SMOOTHING * (delay_s - backlog.delay_s)
     gap_s = backlog.gap_s + _SMOOTHING * (now - backlog.seen_at - backlog.gap_s)

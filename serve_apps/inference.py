@@ -58,29 +58,7 @@ class Inference:
 
     async def infer(self, packed: tuple[Any, ...]) -> tuple[Any, ...]:
         """Compute one `Call`, return one `Reply`, both as plain tuples; errors are in the reply."""
-        return tuple(await self._infer(Call._make(packed)))
-
-    async def _infer(self, call: Call) -> Reply:
-        began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
-        now = asyncio.get_running_loop().time()
-        key = (call.model, call.version)
-        try:
-            outputs = await self._engine.infer(
-                decode_call(call),
-                call.version,
-                deadline=now + call.slack_s,
-                priority=call.priority,
-            )
-        except PrimeSparkError as error:
-            refusal = error
-        except Exception:
-            # A fault of this model; raised through the handle it would look like a lost replica.
-            logger.exception("%s version %s failed a request", *key)
-            refusal = PrimeSparkError(f"model '{call.model}' failed unexpectedly")
-        else:
-            taken_s = time.perf_counter() - began_s
-            return encode_outputs(outputs, self._engine.load_of(key), taken_s)
-        return encode_error(refusal, self._engine.load_of(key), time.perf_counter() - began_s)
+        return tuple(await answer(self._engine, Call._make(packed)))
 
     async def report(self) -> ReplicaReport:
         """Say what is loaded and how busy it is."""
@@ -98,3 +76,23 @@ class Inference:
 
     async def __del__(self) -> None:
         await self._closing.aclose()
+
+
+async def answer(engine: Engine, call: Call) -> Reply:
+    """Compute a call on a loaded version; whatever goes wrong is in the reply."""
+    began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
+    now = asyncio.get_running_loop().time()
+    key = (call.model, call.version)
+    try:
+        outputs = await engine.infer(
+            decode_call(call), call.version, deadline=now + call.slack_s, priority=call.priority
+        )
+        taken_s = time.perf_counter() - began_s
+        return encode_outputs(outputs, engine.load_of(key), taken_s)
+    except PrimeSparkError as error:
+        refusal = error
+    except Exception:
+        # A fault of this model; raised through the handle it would look like a lost replica.
+        logger.exception("%s version %s failed a request", *key)
+        refusal = PrimeSparkError(f"model '{call.model}' failed unexpectedly")
+    return encode_error(refusal, engine.load_of(key), time.perf_counter() - began_s)

@@ -348,9 +348,8 @@ class ModelRunner:
                 quick_rows = self.service.quick_rows(head.rows, full)
                 if not quick_rows and self._running >= self.workers:
                     break
-            most = quick_rows or (
-                1 if self.service.is_single_due() else self.options.max_batch_size
-            )
+            is_lone = head.rows == 1 and self.service.is_single_due()
+            most = quick_rows or (1 if is_lone else full)
             entries = self._queue.take_batch(head, most)
             self._queued_rows -= sum(entry.rows for entry in entries)
             jobs = [entry.item for entry in entries]
@@ -422,6 +421,8 @@ class ModelRunner:
         try:
             await self._compute_batch(batch)
         finally:
+            for job in batch.jobs:
+                job.batch = None  # a circle would keep the tensors until the collector comes by
             self._running -= 1
             self._running_rows -= rows
             self._pump()

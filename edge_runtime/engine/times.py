@@ -25,10 +25,11 @@ class ServiceTimes:
     weighted. On a busy machine a run takes longer than it is; what tells models apart there is
     the least time, forgotten slowly, and the processor time of the thread that ran it.
 
-    has_fixed_rows: every row of a batch is the same amount of work.
+    has_fixed_rows: every row of a batch is the same amount of work. row_s: mean seconds of a row,
+    batches included.
     """
 
-    def __init__(self, *, has_fixed_rows: bool = True) -> None:
+    def __init__(self, *, has_fixed_rows: bool) -> None:
         self._has_fixed_rows = has_fixed_rows
         self._mean_s: dict[int, float] = {}
         self._least_s: dict[int, float] = {}
@@ -94,13 +95,13 @@ class ServiceTimes:
         )
 
     def quick_rows(self, least_rows: int, most_rows: int) -> int:
-        """Return how large a batch may be that runs on the loop; 0: not even the smallest."""
-        rows = max(most_rows, least_rows)
-        while rows >= least_rows:
+        """Return how large a batch may be that runs on the loop; 0: not even least_rows."""
+        rows = most_rows
+        while rows > least_rows:
             if self.is_quick(rows):
                 return rows
             rows //= 2
-        return 0
+        return least_rows if self.is_quick(least_rows) else 0
 
     def is_single_due(self) -> bool:
         """Tell whether to run one row alone, so that a quick model that is busy is seen as such."""

@@ -96,12 +96,13 @@ class Gateway:
         )
         self._http = HttpServer(app, slot.http_path)
         self._grpc = build_grpc_server(service, authenticator, limits, budget, gate)
-        self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")
-        os.chmod(slot.grpc_path, 0o600)  # noqa: PTH101 (a call of microseconds, at the start)
         self._closing.push_async_callback(self._stop)
         await asyncio.gather(sync.step(), catalogue.refresh())
         await targets.probe()
         await self._http.start()
+        # It listens from here on, and who listens is sent requests.
+        self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")
+        os.chmod(slot.grpc_path, 0o600)  # noqa: PTH101 (a call of microseconds, at the start)
         await self._grpc.start()
         self._tasks += [
             loop.create_task(work) for work in (sync.run(), catalogue.run(), targets.run())

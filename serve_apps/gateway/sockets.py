@@ -108,14 +108,21 @@ class HttpServer:
         self._listen()
 
     async def stop(self) -> None:
-        """Stop accepting, finish what was accepted."""
+        """Stop accepting, finish what was accepted.
+
+        From the first turn on newcomers are refused, so that the front door sends them on.
+        """
+        if self.is_running:
+            self._accept()  # who waits already has been told that somebody is here
         if self._again is not None:
             self._again.cancel()
         asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+        if self._accepting:
+            await asyncio.wait(self._accepting)  # uvicorn ends the connections it knows
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=STOP_S + 1.0)
-        self._socket.close()
 
     @property
     def is_running(self) -> bool:

@@ -58,8 +58,9 @@ class TargetLost(Unavailable):
 class Backing(Protocol):
     """How a target is reached.
 
-    Both raise anything on failure of the way there: `TimeoutError` where it is slow, not gone;
-    `call` raises errors of `edge_runtime.errors` where it is a refusal. Both may be cancelled.
+    Both raise anything on failure of the way there, `probe` `TimeoutError` where it is slow, not
+    gone; `call` raises errors of `edge_runtime.errors` where it is a refusal. Both may be
+    cancelled.
     """
 
     async def call(self, call: Call) -> Reply: ...
@@ -242,10 +243,10 @@ class RemoteTarget:
             )
 
     async def _exchange(self, call: Call, deadline: float, may_move: bool) -> Reply:
-        waiting = None
+        limit = asyncio.timeout_at(deadline)
+        waiting = _Wait(limit, may_move)
         try:
-            async with asyncio.timeout_at(deadline) as limit:
-                waiting = _Wait(limit, may_move)
+            async with limit:
                 self._waiting.add(waiting)
                 try:
                     return await self._backing.call(call)
@@ -259,7 +260,7 @@ class RemoteTarget:
                 raise  # the caller gave up, not the target
             raise self._lost() from None
         except Exception as error:
-            if waiting is not None and waiting.limit.expired():
+            if limit.expired():
                 if waiting.is_let_go:
                     raise self._lost() from None
                 raise

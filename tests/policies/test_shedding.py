@@ -64,7 +64,15 @@ def test_few_requests_that_wait_are_left_alone_however_late_they_are() -> None:
 
 def test_after_a_silence_everything_begins_anew() -> None:
     assert not any(run([*row(0, 1000, LATE_S), *row(1500, 400, LATE_S)])[1000:])
-    assert not any(run((i * INTERVAL_S, LATE_S) for i in range(50)))
+    assert not any(run((i * (INTERVAL_S + LATE_S), LATE_S) for i in range(50)))
+
+
+def test_a_pause_of_the_server_is_no_silence() -> None:
+    """Who comes while it stands still waits all the longer."""
+    pause_s = 1.2 * INTERVAL_S
+    after = [(now + pause_s, delay_s + pause_s) for now, delay_s in row(1000, 100, LATE_S)]
+    refused = run([*row(0, 1000, LATE_S), *after])
+    assert all(refused[900:])
 
 
 @settings(max_examples=200, deadline=None)
@@ -76,7 +84,7 @@ def test_nobody_in_time_is_refused_and_nobody_before_an_interval_has_passed(
     backlog = NO_BACKLOG
     for step_s, delay_s in requests:
         before, now = now, now + step_s * scale
-        if now - before >= INTERVAL_S:
+        if now - delay_s - before >= INTERVAL_S:
             began = now
         backlog, is_refused = shed(backlog, delay_s, now, TARGET_S)
         assert backlog.delay_s <= max(d for _, d in requests) + 1e-9

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -283,6 +285,41 @@ async def test_a_quick_model_that_was_taken_for_slow_finds_back_to_the_loop(serv
         await asyncio.gather(*(ask(runner, [1.0]) for _ in range(20)))
     assert where(backend)[0] == "worker"
     assert where(backend)[-1] == "MainThread"
+
+
+async def test_callers_who_send_more_than_a_row_are_stacked_for_ever(serve: Serve) -> None:
+    backend = GateBackend(signature=FIXED_ROWS)
+    runner = serve(backend)
+    runner.service.saw(1, 1e-5)
+    for rows in (2, 4, 8):
+        runner.service.saw(rows, 0.05)
+    for _ in range(20):
+        await ask(runner, [1.0], [1.0])
+    backend.gate.clear()
+    backend.inputs.clear()
+    tasks = [ask(runner, [1.0], [1.0])]
+    await until(lambda: backend.rows == [2])
+    tasks += [ask(runner, [float(i)], [1.0]) for i in range(3)]
+    await until(lambda: runner.queued == 3)
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    assert backend.rows == [2, 6]
+
+
+async def test_what_was_answered_is_forgotten_without_the_collector(serve: Serve) -> None:
+    backend = GateBackend()
+    runner = serve(backend)
+    asked = request([1.0])
+    kept = weakref.ref(asked.inputs[0].data)
+    gc.disable()
+    try:
+        await runner.infer(asked, deadline=later())
+        assert where(backend) == ["worker"]
+        del asked
+        backend.inputs.clear()
+        await until(lambda: kept() is None)
+    finally:
+        gc.enable()
 
 
 async def test_a_bad_request_on_the_loop_does_not_fail_its_neighbours(serve: Serve) -> None:

@@ -132,6 +132,25 @@ async def test_a_server_answers_on_a_socket_only_its_user_may_open_and_finishes_
     slot.release()
 
 
+async def test_a_server_that_stops_answers_who_waits_and_refuses_newcomers(slot: Slot) -> None:
+    app = Starlette(routes=[Route("/", _slow)])
+    app.state.gate, app.state.arrived = asyncio.Event(), asyncio.Event()
+    server = HttpServer(app, slot.http_path)
+    await server.start()
+    with closing(_connect(slot.http_path)) as waiting:
+        waiting.send(b"GET / HTTP/1.1\r\nhost: gateway\r\n\r\n")
+        stopping = asyncio.create_task(server.stop())  # before the loop has seen the connection
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionRefusedError):
+            _connect(slot.http_path)
+        await app.state.arrived.wait()
+        assert not stopping.done()
+        app.state.gate.set()
+        await stopping
+        assert waiting.recv(4096).endswith(b"done")
+    slot.release()
+
+
 async def test_a_server_that_was_never_started_can_be_stopped(slot: Slot) -> None:
     server = HttpServer(Starlette(), slot.http_path)
     await server.stop()
