@@ -63,7 +63,7 @@ def test_few_requests_that_wait_are_left_alone_however_late_they_are() -> None:
 
 
 def test_after_a_silence_everything_begins_anew() -> None:
-    assert not any(run([*row(0, 1000, LATE_S), *row(1500, 400, LATE_S)])[1000:])
+    assert not any(run([*row(0, 1000, LATE_S), *row(1650, 400, LATE_S)])[1000:])
     assert not any(run((i * (INTERVAL_S + LATE_S), LATE_S) for i in range(50)))
 
 

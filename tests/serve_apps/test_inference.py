@@ -28,7 +28,9 @@ def _compute(x: Floats) -> Floats:
 
 
 async def _engine() -> Engine:
-    engine = Engine(EngineOptions(threads=1), {"gate": lambda artifact, options: GateBackend(_compute)})
+    engine = Engine(
+        EngineOptions(threads=1), {"gate": lambda artifact, options: GateBackend(_compute)}
+    )
     await engine.load(ModelSource("m", "1", ANYWHERE, "gate", ModelOptions()))
     return engine
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -288,7 +289,11 @@ async def test_a_quick_model_that_was_taken_for_slow_finds_back_to_the_loop(serv
 
 
 async def test_callers_who_send_more_than_a_row_are_stacked_for_ever(serve: Serve) -> None:
-    backend = GateBackend(signature=FIXED_ROWS)
+    def compute(x: Floats) -> Floats:
+        time.sleep(0.002)
+        return doubled(x)
+
+    backend = GateBackend(compute, signature=FIXED_ROWS)
     runner = serve(backend)
     runner.service.saw(1, 1e-5)
     for rows in (2, 4, 8):
