@@ -25,7 +25,7 @@ from edge_runtime.protocol.gate import START_HEADER
 
 STOP_S: Final = 5
 CHECK_MS: Final = 500
-QUEUE_MS: Final = 250  # for a gateway with fewer requests than it takes
+QUEUE_MS: Final = 100  # for a gateway with fewer requests than it takes
 MAX_THREADS: Final = 4
 
 _OWN_ERRORS: Final = (

@@ -72,7 +72,7 @@ class FrontDoor(Section):
     """
 
     max_connections: Count = 4096
-    max_in_progress: Count = 1024
+    max_in_progress: Count = 256
     header_timeout_s: Seconds = 10.0
     idle_timeout_s: Seconds = 75.0
     server_timeout_s: Seconds = 330.0

@@ -51,7 +51,7 @@ from edge_runtime.protocol.context import (
     call_context,
     header_timeout_s,
 )
-from edge_runtime.protocol.gate import START_HEADER, Gate
+from edge_runtime.protocol.gate import START_HEADER, Gate, hold
 from edge_runtime.protocol.grpc_codec import (
     FINAL_RESPONSE,
     DecodedCall,
@@ -266,6 +266,7 @@ class GrpcApi:
                 final = {FINAL_RESPONSE: True}
                 return encode_stream_answer(encode_infer_response(decoded, result.response, final))
         except PrimeSparkError as error:
+            await hold(error)
             return encode_stream_error(error.message, request_id)
         except Exception as error:
             return encode_stream_error(_incident("ModelStreamInfer", error), request_id)
@@ -424,6 +425,7 @@ async def _abort(context: Any, error: Exception) -> Any:
         status, text = grpc_status(error), error.message[:_MAX_TEXT_CHARS]
         if status in (grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS):
             logger.error("%s over gRPC: %s", type(error).__name__, error)
+        await hold(error)
         await context.abort(status, _printable(text), trailers(error))
     text = _incident("gRPC", error)
     await context.abort(grpc.StatusCode.INTERNAL, text, (("prime-spark-code", "internal"),))

@@ -53,7 +53,7 @@ from edge_runtime.protocol.context import (
     header_timeout_s,
 )
 from edge_runtime.protocol.disconnect import ClientGone, UntilDisconnect
-from edge_runtime.protocol.gate import START_HEADER, Gate
+from edge_runtime.protocol.gate import START_HEADER, Gate, hold
 from edge_runtime.protocol.oip import (
     decode_infer_request,
     encode_infer_response,
@@ -387,6 +387,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         except PrimeSparkError as error:
             if http_status(error) == 500:
                 logger.error("%s on %s: %s", type(error).__name__, request.url.path, error)
+            await hold(error)
             return error_response(error)
         except ClientGone:
             return Response(status_code=499)

@@ -43,7 +43,7 @@ REFRESH_S: Final = 1.0  # between probes of a target that traffic tells of
 SILENCE_S: Final = 1.2
 GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
-CALLS: Final = 128  # of one model under way to one replica; more would only wait in between
+CALLS: Final = 80  # of one model under way to one replica; more would only wait in between
 _RTT_SMOOTHING: Final = 0.1
 
 Key = tuple[str, str]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from edge_runtime.protocol.gate import HOLD_S
 from tests.contract.clients import Answer, Ask, Client, GrpcClient, Refused, RestClient
 from tests.contract.live import LiveServer, Server
 from tests.contract.models import CLASSES, FEATURES, mlp_weights
@@ -317,7 +318,9 @@ class TestMemoryOfOneProcess:
         server.budget.take(free)
         try:
             ask = Ask("mlp", [floats("x", 1, FEATURES)])
+            began = time.monotonic()
             said = refused(client, "overloaded", lambda: client.infer(ask))
+            assert time.monotonic() - began >= HOLD_S * 0.9  # who asks again at once is slowed
             assert said.retry_after == "1"
         finally:
             server.budget.give_back(free)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from edge_runtime.errors import Overloaded
-from edge_runtime.protocol.gate import TARGET_S, Gate
+from edge_runtime.errors import InvalidInput, Overloaded, PrimeSparkError, Unavailable
+from edge_runtime.protocol.gate import HOLD_S, TARGET_S, Gate, hold
 from policies.shedding import INTERVAL_S
 
 NOW_S = 1_800_000_000.0
@@ -63,3 +65,19 @@ def test_requests_in_progress_are_counted_until_they_end(gate: Gate) -> None:
 def test_a_stamp_that_cannot_be_is_no_delay(gate: Gate, clock: Clock, stamp: str | None) -> None:
     _check_for(gate, clock, stamp, 4 * INTERVAL_S)
     assert gate.refused == 0
+
+
+async def test_a_refusal_for_load_is_held_back_and_lets_its_request_go() -> None:
+    with pytest.raises(Overloaded) as caught:
+        raise Overloaded("full", retry_after_s=1.0)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await hold(caught.value)
+    assert loop.time() - began >= HOLD_S * 0.9  # loops differ in how they round
+    assert caught.value.__traceback__ is None
+
+
+@pytest.mark.parametrize("error", [Unavailable("gone", retry_after_s=1.0), InvalidInput("bad")])
+def test_other_errors_are_not_held(error: PrimeSparkError) -> None:
+    with pytest.raises(StopIteration):
+        hold(error).send(None)

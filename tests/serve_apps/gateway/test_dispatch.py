@@ -255,7 +255,7 @@ async def test_no_request_fails_when_a_target_dies_under_many_of_them(
     gateway: Gateway, cloud: Place
 ) -> None:
     cloud.hang()
-    tasks = [gateway.send() for _ in range(200)]
+    tasks = [gateway.send() for _ in range(120)]
     await until(lambda: cloud.running > 50)
     cloud.fail()
     found = await asyncio.gather(*tasks)
