@@ -1,9 +1,9 @@
 """Turning requests away when the process itself has fallen behind, whatever its models do.
 
-A small model costs less than the protocol around it, so its queue stays empty while requests
-pile up in front of the event loop. What stands in front (the gateway's front door) stamps each
-request with the time at which it passed it on; the difference to now is what the request has
-waited for this process. `policies.shedding` decides; refusing costs a fraction of serving,
+A small model costs less than the protocol around it, so its queue stays empty while requests pile
+up in front of the event loop. What stands in front (the gateway's front door) stamps each request
+with the time at which it came; the difference to now is what the request has waited, in the front
+door and for this process. `policies.shedding` decides; refusing costs a fraction of serving,
 nothing of the body is kept, and so it brings the process back in time.
 """
 
@@ -20,7 +20,7 @@ from policies.shedding import NO_BACKLOG, Backlog, shed
 
 START_HEADER: Final = "x-request-start"  # "t=" and milliseconds since 1970, as others use it
 TARGET_S: Final = 0.4  # the front door gives out fewer requests than make this of a sound loop
-HOLD_S: Final = 0.1  # a refusal
+HOLD_S: Final = 0.1  # how late a refusal for load comes
 _START = re.compile(r"t=([0-9]{1,15})", re.ASCII)
 _SANE_S: Final = 60.0  # beyond that, one of the clocks was set
 
@@ -72,9 +72,9 @@ class Gate:
 async def hold(error: PrimeSparkError) -> None:
     """Keep a refusal for load back for a moment.
 
-    A refusal costs half of what serving a small request costs, and more where megabytes came with
-    it. Callers who ask again the moment they are refused would take the processor from those who
-    are served; a timer takes nothing.
+    A refusal costs a good part of what serving a small request costs. Callers who ask again the
+    moment they are refused would take the processor from those who are served; a timer takes
+    nothing.
     """
     if isinstance(error, Overloaded):
         error.with_traceback(None)  # which holds the request's bytes

@@ -6,6 +6,7 @@ import pytest
 
 from edge_runtime.auth import CACHE_ENTRIES, CACHE_S, LEEWAY_S, Authenticator, Principal
 from edge_runtime.errors import Forbidden, Unauthenticated
+from tests.clock import Clock
 from tests.edge_runtime.tokens import CLAIMS, NOW, VERIFIER
 from tests.edge_runtime.tokens import token as make_token
 
@@ -22,26 +23,18 @@ class _Keys:
         return self.known.get(key)
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def keys() -> _Keys:
     return _Keys()
 
 
 @pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
+def clock() -> Clock:
+    return Clock(NOW)
 
 
 @pytest.fixture
-def authenticator(keys: _Keys, clock: _Clock) -> Authenticator:
+def authenticator(keys: _Keys, clock: Clock) -> Authenticator:
     return Authenticator(VERIFIER, keys, clock)
 
 
@@ -73,13 +66,13 @@ def test_without_a_credential_that_holds_nobody_gets_in(
     assert "prime-spark token" in str(refused.value.hint)
 
 
-def test_without_a_key_store_api_keys_are_refused(clock: _Clock) -> None:
+def test_without_a_key_store_api_keys_are_refused(clock: Clock) -> None:
     with pytest.raises(Unauthenticated):
         Authenticator(VERIFIER, None, clock).authenticate(None, "ps_a")
 
 
 def test_a_revoked_key_is_refused_once_the_memory_of_it_is_over(
-    authenticator: Authenticator, keys: _Keys, clock: _Clock
+    authenticator: Authenticator, keys: _Keys, clock: Clock
 ) -> None:
     authenticator.authenticate(None, "ps_a")
     authenticator.authenticate(None, "ps_a")
@@ -101,7 +94,7 @@ def test_forgetting_makes_a_revocation_hold_at_once(
 
 
 def test_an_expired_token_is_refused_though_it_was_remembered(
-    authenticator: Authenticator, clock: _Clock
+    authenticator: Authenticator, clock: Clock
 ) -> None:
     header = f"Bearer {make_token(claims={**CLAIMS, 'exp': NOW + 1})}"
     authenticator.authenticate(header)

@@ -9,18 +9,11 @@ import pytest
 from edge_runtime.errors import InvalidInput, Overloaded, PrimeSparkError, Unavailable
 from edge_runtime.protocol.gate import HOLD_S, TARGET_S, Gate, hold
 from policies.shedding import INTERVAL_S
+from tests.clock import Clock
 
 NOW_S = 1_800_000_000.0
 OLD = f"t={round((NOW_S - 4 * TARGET_S) * 1e3)}"
 FRESH = f"t={round(NOW_S * 1e3)}"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
