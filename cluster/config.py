@@ -18,7 +18,8 @@ from typing import Any, Final, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cluster.settings import Section, Settings
+from cluster.settings import Settings
+from edge_runtime.config import Section
 from edge_runtime.errors import InvalidInput, NotFound
 
 __all__ = ["PROFILES", "Settings", "known_keys", "load_settings", "load_with_origins"]

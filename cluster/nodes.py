@@ -66,7 +66,7 @@ def nodes(settings: Settings) -> Sequence[Node]:
     edge = settings.edge
     if not edge.enabled:
         return (head,)
-    return (head, Node(EDGE, "edge", edge.site, edge.accelerator, edge.cpus))
+    return (head, Node(EDGE, "edge", edge.site, edge.accelerator.kind, edge.cpus))
 
 
 def gcs_address(settings: Settings) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-
-def _ip_address(text: str) -> str:
-    if "%" in text:
-        raise ValueError("an address without a zone")
-    return str(ipaddress.ip_address(text))
+from edge_runtime.config import (
+    Address,
+    Count,
+    EdgeSettings,
+    EngineSettings,
+    LimitSettings,
+    Port,
+    Seconds,
+    Section,
+    SiteName,
+)
 
 
 def _absolute(text: str) -> str:
@@ -21,19 +26,6 @@ def _absolute(text: str) -> str:
         return str(Path(text).expanduser().absolute())
     except RuntimeError as error:
         raise ValueError(str(error)) from None
-
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
-SiteName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-Address = Annotated[str, AfterValidator(_ip_address)]
-
-
-class Section(BaseModel):
-    """A group of settings; an unknown name in it is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Ports(Section):
@@ -109,37 +101,6 @@ class InferenceSettings(Section):
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas is more than max_replicas")
         return self
-
-
-class EngineSettings(Section):
-    """How a model is served unless its own options say otherwise."""
-
-    max_batch_size: Count = 8
-    max_delay_ms: Annotated[float, Field(ge=0)] = 0.0
-    max_queue: Count = 256
-    max_queue_wait_ms: Annotated[float, Field(gt=0)] = 1000.0
-    intra_op_threads: Count = 1
-
-
-class LimitSettings(Section):
-    """Bounds of a request; sizes in bytes."""
-
-    max_body_bytes: Count = 64 * 1024 * 1024
-    max_json_bytes: Count = 8 * 1024 * 1024
-    max_inflight_bytes: Count = 512 * 1024 * 1024
-    max_inputs: Count = 64
-    default_timeout_s: Seconds = 30.0
-    max_timeout_s: Seconds = 300.0
-    allow_non_finite: bool = False
-
-
-class EdgeSettings(Section):
-    """The edge node that `up` starts beside the head on one machine."""
-
-    enabled: bool = True
-    site: SiteName = "edge-1"
-    accelerator: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "none"
-    cpus: Count = 1
 
 
 class RaySettings(Section):

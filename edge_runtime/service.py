@@ -92,12 +92,12 @@ class EngineService:
         return True
 
     def model_metadata(self, model: str, version: str | None) -> ModelMetadata:
-        backend = self._runner(model, version).backend
+        backend = self._runner(model, version).ladder.rungs[0].backend
         return ModelMetadata(model, self._loaded(model), backend.platform, backend.signature)
 
     def model_config(self, model: str, version: str | None) -> ModelConfig:
         runner = self._runner(model, version)
-        backend, options = runner.backend, runner.options
+        backend, options = runner.ladder.rungs[0].backend, runner.options
         return ModelConfig(
             name=model,
             platform=backend.platform,
@@ -168,9 +168,7 @@ class EngineService:
         response = InferResponse(
             model=request.model,
             version=runner.version,
-            outputs=classify_outputs(
-                request, outputs, is_batched=runner.backend.signature.is_batched
-            ),
+            outputs=classify_outputs(request, outputs, is_batched=runner.signature.is_batched),
             id=request.id,
             parameters={TARGET_PARAMETER: self._target, REASON_PARAMETER: REASON},
         )

@@ -23,7 +23,6 @@ from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import PrimeSparkError
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
-from serve_apps.options import engine_defaults
 from serve_apps.replica_log import log_to
 from serve_apps.tasks import end
 from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_error, encode_outputs
@@ -46,7 +45,7 @@ class Inference:
         stay_on_loopback()
         home = Home.at(settings.home)
         log_to(home.logs, f"inference-{tier}-{serve.get_replica_context().replica_id.unique_id}")
-        defaults = engine_defaults(settings)
+        defaults = settings.engine.options()
         registry = EmbeddedRegistry(home.registry)
         self._closing.callback(registry.close)
         self._engine = Engine(EngineOptions(defaults=defaults))

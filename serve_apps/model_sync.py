@@ -130,7 +130,7 @@ class ModelSync:
         options = model_options(self._defaults, entry.options)
         artifact = runnable_artifact(self._registry.get(entry.model, entry.version))
         path = self._registry.artifact_path(artifact, verify=True)
-        return ModelSource(entry.model, entry.version, path, artifact.format, options)
+        return ModelSource.of(entry.model, entry.version, path, artifact.format, options)
 
 
 def runnable_artifact(version: ModelVersion) -> Artifact:

@@ -6,32 +6,17 @@ has to say about targets, models and faults must be on disk when it is said.
 
 from __future__ import annotations
 
-import json
 import logging
-from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
+
+from edge_runtime.logs import JsonLines
 
 PACKAGES: Final = ("serve_apps", "edge_runtime", "cluster", "uvicorn.error", "grpc")
 MAX_BYTES: Final = 5 * 1024 * 1024
 BACKUPS: Final = 2
 KEPT_FILES: Final = 20
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, error."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
 
 
 def log_to(folder: Path, name: str) -> None:

@@ -1,7 +1,8 @@
-"""The contract of a backend: a model that is loaded and can be run.
+"""The contracts of backends: a model that is loaded and can be run.
 
-A backend is used by one engine, from several threads at once. It gets tensors in the
-protocol's numpy form (BYTES as `bytes` objects, BF16 as uint16 bits) and gives the same.
+A `Backend` computes in this process; it is used by one engine, from several threads at once. An
+`AcceleratorBackend` computes elsewhere and is used on the engine's event loop. Both get tensors
+in the protocol's numpy form (BYTES as `bytes` objects, BF16 as uint16 bits) and give the same.
 """
 
 from __future__ import annotations
@@ -43,6 +44,39 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give the model's memory back."""
+        ...
+
+
+class AcceleratorFault(Exception):
+    """A run was lost with what computed it; the same requests may be computed elsewhere."""
+
+
+class AcceleratorBackend(Protocol):
+    """A model on a device that may go away, come back, and go away again.
+
+    depth: batches that may be under way at once; why: the reason why it takes none now, empty
+    when it does.
+    """
+
+    name: str
+    platform: str
+    signature: Signature
+    depth: int
+
+    @property
+    def why(self) -> str: ...
+
+    async def run(
+        self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
+    ) -> list[list[Array]]:
+        """Compute requests as one batch; return the named outputs of each, in order.
+
+        Raises AcceleratorFault when the batch was lost: none of its outputs is returned.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the device's memory back."""
         ...
 
 

@@ -4,10 +4,10 @@ from edge_runtime.engine.engine import (
     Engine,
     EngineOptions,
     LoadReport,
-    ModelSource,
     model_options,
 )
 from edge_runtime.engine.runner import ModelOptions
+from edge_runtime.engine.source import ModelSource, Variant
 
 __all__ = [
     "Engine",
@@ -15,5 +15,6 @@ __all__ = [
     "LoadReport",
     "ModelOptions",
     "ModelSource",
+    "Variant",
     "model_options",
 ]

@@ -17,19 +17,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
-from edge_runtime.backends.base import BackendLoader, BackendOptions
+from edge_runtime.backends.base import AcceleratorBackend, Backend, BackendLoader, BackendOptions
 from edge_runtime.backends.onnx import load_onnx
+from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung, Rung
 from edge_runtime.engine.runner import ModelOptions, ModelRunner
+from edge_runtime.engine.source import ModelSource, Variant
 from edge_runtime.engine.threads import compute_pool
-from edge_runtime.errors import InvalidInput, NotFound, Unavailable, Unsupported
-from edge_runtime.protocol.types import InferRequest, ModelStatistics, Tensor
+from edge_runtime.errors import InvalidInput, NotFound, PrimeSparkError, Unavailable, Unsupported
+from edge_runtime.protocol.types import InferRequest, ModelStatistics, Signature, Tensor
 
 logger = logging.getLogger(__name__)
 
-LOADERS: Mapping[str, BackendLoader] = {"onnx": load_onnx, "onnx-int8": load_onnx}
+# What the processor runs, in the order of preference.
+LOADERS: Final[Mapping[str, BackendLoader]] = {"onnx-int8": load_onnx, "onnx": load_onnx}
+RUNG_NAMES: Final = {"onnx-int8": "cpu-int8", "onnx": "cpu-fp32"}
 
 Key = tuple[str, str]
 
@@ -43,15 +46,18 @@ class EngineOptions:
     defaults: ModelOptions = field(default_factory=ModelOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """What to load: an artifact on disk and how to serve it."""
+class Accelerator(Protocol):
+    """A device that some artifacts are made for."""
 
-    model: str
-    version: str
-    path: Path
-    format: str
-    options: ModelOptions
+    name: str
+
+    async def open(self, source: ModelSource, signature: Signature) -> AcceleratorBackend | None:
+        """Return the version on this device, None when it has no artifact for it.
+
+        It returns when the device has taken the model or is known to be away; in the latter case
+        the model is put on it when it comes back. Raises what is wrong with the artifact.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +81,12 @@ class Engine:
         options: EngineOptions,
         loaders: Mapping[str, BackendLoader] = LOADERS,
         wall: Callable[[], float] = time.time,
+        accelerator: Accelerator | None = None,
     ) -> None:
         self._options = options
         self._loaders = loaders
         self._wall = wall
+        self._accelerator = accelerator
         self._threads = options.threads or os.cpu_count() or 1
         self._pool = compute_pool(self._threads)
         self._runners: dict[Key, ModelRunner] = {}
@@ -199,35 +207,70 @@ class Engine:
     async def _open(self, source: ModelSource) -> None:
         key = (source.model, source.version)
         await self._drained(key)  # a third copy would have to wait for the first to go
-        loader = self._loaders.get(source.format)
-        if loader is None:
-            raise Unsupported(
-                f"artifacts of format '{source.format}' cannot be run here",
-                hint="this engine runs " + ", ".join(self._loaders),
-            )
-        backend_options = BackendOptions(intra_op_threads=source.options.intra_op_threads)
-        loop = asyncio.get_running_loop()
-        backend = await loop.run_in_executor(self._pool, loader, source.path, backend_options)
-        runner = ModelRunner(
-            source.model,
-            source.version,
-            backend,
-            source.options,
-            self._pool,
-            self._threads,
-            self._wall,
-        )
+        ladder = await self._ladder(source)
+        runner = ModelRunner(source.model, source.version, ladder, source.options, self._wall)
         try:
             await runner.warm_up()
         except BaseException:
-            backend.close()
+            ladder.close()
             raise
         old = self._runners.get(key)
         self._runners[key] = runner
-        logger.info("loaded %s version %s from %s", *key, source.path.name)
+        logger.info("loaded %s version %s: %s", *key, ", ".join(r.name for r in ladder.rungs))
         if old is not None:
             runner.stats = old.stats  # the same version: its counters go on
             self._drain(key, old)
+
+    async def _ladder(self, source: ModelSource) -> Ladder:
+        """Open the version's rungs: the accelerator's, and the best that this processor can run.
+
+        Raises what the first artifact failed with when nothing can be opened.
+        """
+        failures: list[PrimeSparkError] = []
+        processor = await self._processor_rung(source, failures)
+        rungs: list[Rung] = [] if processor is None else [processor]
+        signature = source.signature if processor is None else processor.backend.signature
+        if self._accelerator is not None and signature is not None:
+            try:
+                backend = await self._accelerator.open(source, signature)
+            except PrimeSparkError as error:
+                failures.append(error)
+            else:
+                if backend is not None:
+                    rungs.insert(0, AcceleratorRung(self._accelerator.name, backend))
+        if rungs:
+            return Ladder(rungs, [failure.message for failure in failures])
+        if failures:
+            raise failures[0]
+        formats = ", ".join(sorted(variant.name for variant in source.variants))
+        raise Unsupported(
+            f"artifacts of format {formats or 'none'} cannot be run here",
+            hint="this engine runs " + ", ".join(self._loaders),
+        )
+
+    async def _processor_rung(
+        self, source: ModelSource, failures: list[PrimeSparkError]
+    ) -> ProcessorRung | None:
+        """Open the first artifact that can be, in the order of the loaders; note the others."""
+        loop = asyncio.get_running_loop()
+        options = BackendOptions(intra_op_threads=source.options.intra_op_threads)
+        for kind, loader in self._loaders.items():
+            for variant in source.variants:
+                if variant.format != kind:
+                    continue
+                open_it = partial(_open_variant, loader, variant, options)
+                try:
+                    backend = await loop.run_in_executor(self._pool, open_it)
+                except PrimeSparkError as error:
+                    failures.append(error)
+                    continue
+                return ProcessorRung(RUNG_NAMES.get(kind, kind), backend, self._pool, self._threads)
+        return None
+
+
+def _open_variant(loader: BackendLoader, variant: Variant, options: BackendOptions) -> Backend:
+    variant.verify()
+    return loader(variant.path, options)
 
 
 def _load(runner: ModelRunner) -> LoadReport:

@@ -9,7 +9,9 @@ free. Batches form while workers are busy, and waiting for more is an option tha
 default, because it does not pay on processors (docs/adr).
 
 Deadlines: a request whose time is over is dropped at dequeue and its caller told; a caller
-that gives up frees its place, and a running batch that nobody waits for is aborted.
+that gives up frees its place, and a running batch that nobody waits for is aborted. A batch that
+an accelerator lost is computed again, without those who are late by then, on the next rung of the
+model's ladder (`rungs`).
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
-from edge_runtime.backends.base import Backend, Cancelled, Run
-from edge_runtime.engine.batch import Work, check, split, stack
+from edge_runtime.backends.base import AcceleratorFault, Cancelled
+from edge_runtime.engine.batch import Work, check
+from edge_runtime.engine.jobs import Answer, Batch, Computed, Job, Timing
 from edge_runtime.engine.queue import Entry, RequestQueue
+from edge_runtime.engine.rungs import Ladder, ProcessorRung, Rung
 from edge_runtime.engine.stats import ModelStats
 from edge_runtime.engine.times import ServiceTimes
 from edge_runtime.engine.warmup import sample_work
@@ -34,14 +37,13 @@ from edge_runtime.errors import (
     Overloaded,
     Unavailable,
 )
-from edge_runtime.protocol.types import ANY_DIM, Array, InferRequest, Signature, Tensor
+from edge_runtime.protocol.types import InferRequest, Signature, Tensor
 from policies.admission import QueueState, Refused, admit
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_S: Final = 0.5  # loading a slow model must not take seconds more
 ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
-PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,94 +63,56 @@ class ModelOptions:
     intra_op_threads: int = 1
 
 
-class _Job:
-    """A queued request; done when its future is.
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """Outputs, and the name of the rung that computed them."""
 
-    deadline and queued_at are on the loop's clock, which moves in steps of a millisecond under
-    uvloop; began and started, which durations come from, are not.
-    """
-
-    __slots__ = ("batch", "began", "deadline", "future", "queued_at", "started", "work")
-
-    def __init__(self, work: Work, deadline: float, queued_at: float) -> None:
-        self.work = work
-        self.deadline = deadline
-        self.queued_at = queued_at
-        self.began = self.started = time.perf_counter()
-        self.future: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
-        self.batch: _Batch | None = None
-
-
-class _Batch:
-    """Jobs that run together; aborted once none of them is waited for."""
-
-    __slots__ = ("is_abandoned", "jobs", "run", "waiters")
-
-    def __init__(self, jobs: Sequence[_Job]) -> None:
-        self.jobs = jobs
-        self.waiters = len(jobs)
-        self.run: Run | None = None
-        self.is_abandoned = False
-
-    def leave(self) -> None:
-        self.waiters -= 1
-        if self.waiters == 0:
-            self.abandon()
-
-    def abandon(self) -> None:
-        self.is_abandoned = True
-        run = self.run  # a pool thread may set it to None at any time
-        if run is not None:
-            run.abort()
-
-
-@dataclass(frozen=True, slots=True)
-class _Timing:
-    input_ns: int
-    infer_ns: int
-    output_ns: int
-    thread_ns: int
+    outputs: tuple[Tensor, ...]
+    rung: str
 
 
 class ModelRunner:
-    """Serves one backend. Create and use on one event loop; `close` drains it."""
+    """Serves one model version. Create and use on one event loop; `close` drains it."""
 
     def __init__(
         self,
         model: str,
         version: str,
-        backend: Backend,
+        ladder: Ladder,
         options: ModelOptions,
-        pool: Executor,
-        pool_size: int,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.model = model
         self.version = version
-        self.backend = backend
+        self.ladder = ladder
         self.options = options
         self.stats = ModelStats(model, version)
-        self.service = ServiceTimes(has_fixed_rows=_has_fixed_rows(backend.signature))
-        self._pool = pool
-        self._pool_size = pool_size
         self._wall = wall
-        self._queue: RequestQueue[_Job] = RequestQueue(options.max_queue)
-        self._datatypes = {spec.name: spec.datatype for spec in backend.signature.outputs}
+        self._queue: RequestQueue[Job] = RequestQueue(options.max_queue)
+        self._datatypes = {spec.name: spec.datatype for spec in ladder.signature.outputs}
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
-        self._runs: dict[asyncio.Task[None], _Batch] = {}
+        self._runs: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
+    def signature(self) -> Signature:
+        return self.ladder.signature
+
+    @property
+    def service(self) -> ServiceTimes:
+        """Service times of the rung that would compute now, or of the highest one."""
+        return (self.ladder.best() or self.ladder.rungs[0]).service
+
+    @property
     def workers(self) -> int:
         """Runs that may go on at once."""
-        if self.options.instances:
-            return self.options.instances
-        return self._pool_size if self.service.estimate(1) >= PARALLEL_S else 1
+        rung = self.ladder.best()
+        return 1 if rung is None else rung.workers(self.options.instances)
 
     @property
     def queued(self) -> int:
@@ -166,49 +130,71 @@ class ModelRunner:
     async def infer(
         self, request: InferRequest, *, deadline: float, priority: int = 0
     ) -> tuple[Tensor, ...]:
+        """Compute one request; see `answer`, which also says where it was computed."""
+        return (await self.answer(request, deadline=deadline, priority=priority)).outputs
+
+    async def answer(
+        self, request: InferRequest, *, deadline: float, priority: int = 0
+    ) -> Answered:
         """Compute one request. deadline: on the loop's clock.
 
-        Raises InvalidInput, Overloaded, DeadlineExceeded or Unavailable (model unloading).
+        Raises InvalidInput, Overloaded, DeadlineExceeded or Unavailable (the model is being
+        unloaded, or nothing that could compute it is left).
         """
         now = asyncio.get_running_loop().time()
         if self._is_closing:
             raise Unavailable(f"model '{self.model}' is being unloaded", retry_after_s=1.0)
         names = tuple(output.name for output in request.outputs)
-        work = check(self.backend.signature, request.inputs, names)
+        work = check(self.ladder.signature, request.inputs, names)
+        rung = self.ladder.best()
+        if rung is None:
+            raise self._nothing_left()
         is_idle = self._running == 0 and not self._queue
-        self._admit(work, deadline - now, is_idle)
-        if not self._queue and self.service.is_quick(work.rows) and not self.options.max_delay_ms:
-            arrays = self._compute_inline(work)
+        self._admit(rung, work, deadline - now, is_idle)
+        if (
+            not self._queue
+            and isinstance(rung, ProcessorRung)
+            and rung.service.is_quick(work.rows)
+            and not self.options.max_delay_ms
+        ):
+            answer = self._compute_inline(rung, work)
         else:
-            arrays = await self._compute_queued(work, deadline, priority, now)
-        return tuple(
+            answer = await self._compute_queued(work, deadline, priority, now)
+        outputs = tuple(
             Tensor(name, self._datatypes[name], array)
-            for name, array in zip(work.outputs, arrays, strict=True)
+            for name, array in zip(work.outputs, answer.arrays, strict=True)
         )
+        return Answered(outputs, answer.rung)
 
     async def warm_up(self) -> None:
-        """Run zeros through the model so that service times are known and caches are warm.
+        """Run zeros through every rung that is there, so that times are known and caches warm.
 
-        A model that refuses them (a free dimension that may not be 1) simply starts cold.
+        A model that refuses them (a free dimension that may not be 1) simply starts cold, and an
+        accelerator that fails says so by itself.
         """
-        loop = asyncio.get_running_loop()
+        for rung in self.ladder.rungs:
+            if rung.is_available:
+                await self._warm_up(rung)
+
+    async def _warm_up(self, rung: Rung) -> None:
         for turn, rows in enumerate((1, 1, 1, self.options.max_batch_size)):
-            work = sample_work(self.backend.signature, rows)
+            work = sample_work(self.ladder.signature, rows)
             if work is None:
                 return
-            batch = _Batch([])
+            batch = Batch([])
             try:
-                _, timing = await loop.run_in_executor(self._pool, self._execute, batch, [work])
+                computed = await rung.compute(batch, [work])
             except asyncio.CancelledError:
                 batch.abandon()
                 raise
-            except InvalidInput as error:
-                logger.debug("no warm-up for %s: %s", self.model, error)
+            except (InvalidInput, AcceleratorFault) as error:
+                logger.debug("no warm-up for %s on %s: %s", self.model, rung.name, error)
                 return
+            timing = computed.timing
             seconds = timing.infer_ns / 1e9
             is_slow = rows == 1 and seconds * self.options.max_batch_size > WARM_UP_S
             if turn > 0 or is_slow:  # the first run also allocates and says little of the next
-                self.service.saw(work.rows, seconds, timing.thread_ns / 1e9)
+                rung.service.saw(work.rows, seconds, timing.thread_ns / 1e9)
             if is_slow:
                 return
 
@@ -228,7 +214,7 @@ class ModelRunner:
             await self._give_up(abort_s)
         if self._timer is not None:
             self._timer.cancel()
-        self.backend.close()
+        self.ladder.close()
 
     async def _give_up(self, abort_s: float) -> None:
         """Tell everybody who still waits, and stop what still runs."""
@@ -248,16 +234,17 @@ class ModelRunner:
                 task.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)
 
-    def _admit(self, work: Work, slack_s: float, is_idle: bool) -> None:
+    def _admit(self, rung: Rung, work: Work, slack_s: float, is_idle: bool) -> None:
         if slack_s <= 0:
             late = self._late()
             self._failed(late, 0.0)
             raise late
         # What runs counts in full, as if just begun: this bounds the late, not the average.
-        ahead_s = (self._queued_rows + self._running_rows) * self.service.row_s
-        state = QueueState(len(self._queue), self.options.max_queue, ahead_s, self.workers)
+        ahead_s = (self._queued_rows + self._running_rows) * rung.service.row_s
+        workers = rung.workers(self.options.instances)
+        state = QueueState(len(self._queue), self.options.max_queue, ahead_s, workers)
         rows = min(self.options.max_batch_size, self._queued_rows + work.rows)
-        service_s = 0.0 if is_idle else self.service.estimate(max(rows, work.rows))
+        service_s = 0.0 if is_idle else rung.service.estimate(max(rows, work.rows))
         verdict = admit(state, service_s, slack_s, self.options.max_queue_wait_ms / 1e3)
         if isinstance(verdict, Refused):
             self.stats.rejected += 1
@@ -268,21 +255,21 @@ class ModelRunner:
                 details={"reason": verdict.reason},
             )
 
-    def _compute_inline(self, work: Work) -> list[Array]:
+    def _compute_inline(self, rung: ProcessorRung, work: Work) -> Answer:
         began = time.perf_counter()
         try:
-            (arrays,), timing = self._execute(_Batch(()), (work,))
+            computed = rung.execute(Batch(()), (work,))
         except Exception as error:
             self._failed(error, time.perf_counter() - began)
             raise
-        self._ran(work.rows, timing)
+        self._ran(rung, work.rows, computed.timing)
         self.stats.succeeded(time.perf_counter() - began, 0.0, int(self._wall() * 1e3))
-        return arrays
+        return Answer(computed.parts[0], rung.name)
 
     async def _compute_queued(
         self, work: Work, deadline: float, priority: int, now: float
-    ) -> list[Array]:
-        job = _Job(work, deadline, now)
+    ) -> Answer:
+        job = Job(work, deadline, now)
         # A request that cannot be stacked is alone in its bucket.
         bucket = work.bucket if work.bucket is not None else job
         entry = self._queue.push(
@@ -312,7 +299,7 @@ class ModelRunner:
             if job.future.cancelled():
                 self._leave(entry)
 
-    def _leave(self, entry: Entry[_Job]) -> None:
+    def _leave(self, entry: Entry[Job]) -> None:
         """Free the place of a request that nobody waits for any more."""
         if entry.item.batch is not None:
             entry.item.batch.leave()
@@ -320,7 +307,7 @@ class ModelRunner:
             self._queued_rows -= entry.rows
             self._check_idle()
 
-    def _drop(self, entry: Entry[_Job], error: Exception) -> None:
+    def _drop(self, entry: Entry[Job], error: Exception) -> None:
         self._queue.remove(entry)
         self._queued_rows -= entry.rows
         self._settle(entry.item, error=error)
@@ -330,8 +317,13 @@ class ModelRunner:
         loop = asyncio.get_running_loop()
         full = self.options.max_batch_size
         while (head := self._queue.head()) is not None:
-            quick_rows = self.service.quick_rows(head.rows, full)
-            if not quick_rows and self._running >= self.workers:
+            rung = self.ladder.best()
+            if rung is None:
+                self._drop(head, self._nothing_left())
+                continue
+            quick_rows = rung.service.quick_rows(head.rows, full)
+            is_busy = self._running >= rung.workers(self.options.instances)
+            if not quick_rows and is_busy:
                 break
             now = loop.time()
             if head.item.deadline <= now:
@@ -345,31 +337,31 @@ class ModelRunner:
                     self._wake_at(min(self._ready_at(other) for other in heads))
                     break
                 head = min(ready)
-                quick_rows = self.service.quick_rows(head.rows, full)
-                if not quick_rows and self._running >= self.workers:
+                quick_rows = rung.service.quick_rows(head.rows, full)
+                if not quick_rows and is_busy:
                     break
-            is_lone = head.rows == 1 and self.service.is_single_due()
+            is_lone = head.rows == 1 and rung.service.is_single_due()
             most = quick_rows or (1 if is_lone else full)
             entries = self._queue.take_batch(head, most)
             self._queued_rows -= sum(entry.rows for entry in entries)
             jobs = [entry.item for entry in entries]
-            if quick_rows:
-                self._finish_inline(jobs)
+            if quick_rows and isinstance(rung, ProcessorRung):
+                self._finish_inline(rung, jobs)
                 loop.call_soon(self._pump)  # others come in between
                 break
             self._start(jobs)
         self._check_idle()
 
-    def _is_ready(self, head: Entry[_Job], now: float) -> bool:
+    def _is_ready(self, head: Entry[Job], now: float) -> bool:
         return self._ready_at(head) <= now or self._has_full_batch(head)
 
-    def _ready_at(self, head: Entry[_Job]) -> float:
+    def _ready_at(self, head: Entry[Job]) -> float:
         """Return when an incomplete batch starts: after the delay, or half of the head's time."""
         job = head.item
         delay_s = min(self.options.max_delay_ms / 1e3, (job.deadline - job.queued_at) / 2)
         return job.queued_at + delay_s
 
-    def _has_full_batch(self, head: Entry[_Job]) -> bool:
+    def _has_full_batch(self, head: Entry[Job]) -> bool:
         wanted = self.options.max_batch_size
         return head.item.work.bucket is None or self._queue.rows_behind(head, wanted) >= wanted
 
@@ -378,34 +370,34 @@ class ModelRunner:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._pump)
 
-    def _finish_inline(self, jobs: Sequence[_Job]) -> None:
+    def _finish_inline(self, rung: ProcessorRung, jobs: Sequence[Job]) -> None:
         """Compute a quick batch on the loop."""
         started = time.perf_counter()
         for job in jobs:
             job.started = started
-        batch = _Batch(jobs)
         try:
-            parts, timing = self._execute(batch, [job.work for job in jobs])
+            computed = rung.execute(Batch(jobs), [job.work for job in jobs])
         except Exception as error:
             if len(jobs) == 1:
                 self._settle(jobs[0], error=error)
                 return
             for job in jobs:  # one bad request must not fail its neighbours
-                self._finish_inline([job])
+                self._finish_inline(rung, [job])
             return
-        self._record(jobs, parts, timing)
+        self._record(rung, jobs, computed)
 
-    def _record(self, jobs: Sequence[_Job], parts: Sequence[list[Array]], timing: _Timing) -> None:
-        self._ran(sum(job.work.rows for job in jobs), timing)
-        for job, arrays in zip(jobs, parts, strict=True):
-            self._settle(job, arrays=arrays)
+    def _record(self, rung: Rung, jobs: Sequence[Job], computed: Computed) -> None:
+        self._ran(rung, sum(job.work.rows for job in jobs), computed.timing)
+        for job, arrays in zip(jobs, computed.parts, strict=True):
+            self._settle(job, answer=Answer(arrays, rung.name))
 
-    def _ran(self, rows: int, timing: _Timing) -> None:
-        self.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
+    def _ran(self, rung: Rung, rows: int, timing: Timing) -> None:
+        rung.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
         self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
+        self.stats.ran_on(rung.name, rows)
 
-    def _start(self, jobs: Sequence[_Job]) -> None:
-        batch = _Batch(jobs)
+    def _start(self, jobs: Sequence[Job]) -> None:
+        batch = Batch(jobs)
         started = time.perf_counter()
         for job in jobs:
             job.batch = batch
@@ -416,7 +408,7 @@ class ModelRunner:
         self._runs[task] = batch
         task.add_done_callback(self._runs.pop)
 
-    async def _run(self, batch: _Batch) -> None:
+    async def _run(self, batch: Batch) -> None:
         rows = sum(job.work.rows for job in batch.jobs)
         try:
             await self._compute_batch(batch)
@@ -427,13 +419,20 @@ class ModelRunner:
             self._running_rows -= rows
             self._pump()
 
-    async def _compute_batch(self, batch: _Batch) -> None:
-        loop = asyncio.get_running_loop()
+    async def _compute_batch(self, batch: Batch, tried: frozenset[str] = frozenset()) -> None:
+        rung = self.ladder.best(tried)
+        if rung is None:
+            for job in batch.jobs:
+                self._settle(job, error=self._nothing_left())
+            return
         works = [job.work for job in batch.jobs]
         try:
-            parts, timing = await loop.run_in_executor(self._pool, self._execute, batch, works)
+            computed = await rung.compute(batch, works)
         except Cancelled:
             return
+        except AcceleratorFault as fault:
+            logger.warning("%s lost a batch of %d: %s", rung.name, len(works), fault)
+            await self._compute_again(batch, tried | {rung.name})
         except Exception as error:
             if len(batch.jobs) == 1:
                 self._settle(batch.jobs[0], error=error)
@@ -441,36 +440,26 @@ class ModelRunner:
             # One bad request must not fail its neighbours: run each alone.
             for job in batch.jobs:
                 if not job.future.done():
-                    job.batch = _Batch([job])
-                    await self._compute_batch(job.batch)
-            return
-        self._record(batch.jobs, parts, timing)
+                    job.batch = Batch([job])
+                    await self._compute_batch(job.batch, tried)
+        else:
+            self._record(rung, batch.jobs, computed)
 
-    def _execute(self, batch: _Batch, works: Sequence[Work]) -> tuple[list[list[Array]], _Timing]:
-        """Stack, compute and cut; runs on a pool thread, or on the loop when it is quick."""
-        if batch.is_abandoned:
-            raise Cancelled
-        begin = time.perf_counter_ns()
-        run = self.backend.prepare(stack(works), works[0].outputs)
-        batch.run = run
-        if batch.is_abandoned:
-            raise Cancelled
-        stacked, thread_began = time.perf_counter_ns(), time.thread_time_ns()
-        try:
-            arrays = run.execute()
-        finally:
-            batch.run = None  # the pool keeps the batch for a while, and a run keeps the model
-        computed, thread_ended = time.perf_counter_ns(), time.thread_time_ns()
-        parts = split(arrays, works)
-        done = time.perf_counter_ns()
-        thread_ns = thread_ended - thread_began
-        return parts, _Timing(stacked - begin, computed - stacked, done - computed, thread_ns)
+    async def _compute_again(self, lost: Batch, tried: frozenset[str]) -> None:
+        """Compute what is still waited for of a lost batch, on the rungs not tried yet."""
+        left = Batch([job for job in lost.jobs if not job.future.done()])
+        if not left.jobs:
+            return
+        for job in left.jobs:
+            job.batch = left
+        self.stats.replayed += len(left.jobs)
+        await self._compute_batch(left, tried)
 
     def _settle(
         self,
-        job: _Job,
+        job: Job,
         *,
-        arrays: list[Array] | None = None,
+        answer: Answer | None = None,
         error: Exception | None = None,
     ) -> None:
         if job.future.done():
@@ -479,10 +468,10 @@ class ModelRunner:
         if error is not None:
             self._failed(error, now - job.began)
             job.future.set_exception(error)
-        elif arrays is not None:
+        elif answer is not None:
             queued_s = job.started - job.began
             self.stats.succeeded(now - job.began, queued_s, int(self._wall() * 1e3))
-            job.future.set_result(arrays)
+            job.future.set_result(answer)
 
     def _failed(self, error: Exception, seconds: float) -> None:
         self.stats.fail.add(int(seconds * 1e9))
@@ -493,15 +482,13 @@ class ModelRunner:
         if not self._queue and not self._running:
             self._idle.set()
 
+    def _nothing_left(self) -> Unavailable:
+        reasons = "; ".join(self.ladder.reasons()) or "every rung has failed this request"
+        return Unavailable(
+            f"nothing can compute model '{self.model}' now ({reasons})", retry_after_s=1.0
+        )
+
     def _late(self) -> DeadlineExceeded:
         return DeadlineExceeded(
             f"the deadline passed before model '{self.model}' could answer", field="timeout"
         )
-
-
-def _has_fixed_rows(signature: Signature) -> bool:
-    """Tell whether every row of a batch is the same amount of work, as far as shapes say."""
-    inner = (
-        dim for spec in signature.inputs for dim in spec.shape[1 if signature.is_batched else 0 :]
-    )
-    return all(dim != ANY_DIM for dim in inner)

@@ -34,7 +34,8 @@ class ModelStats:
     """Counters of one loaded model version, since it was loaded.
 
     Every request taken in ends as one of success, fail or cancel; expired counts those of the
-    failed whose deadline passed. rejected were not taken in.
+    failed whose deadline passed. rejected were not taken in. replayed were computed again after an
+    accelerator lost them. rungs: batches and rows by the rung that computed them.
     """
 
     def __init__(self, model: str, version: str) -> None:
@@ -45,6 +46,8 @@ class ModelStats:
         self.execution_count = 0
         self.rejected = 0
         self.expired = 0
+        self.replayed = 0
+        self.rungs: dict[str, tuple[int, int]] = {}
         self.success = _Duration()
         self.fail = _Duration()
         self.queue = _Duration()
@@ -69,6 +72,11 @@ class ModelStats:
             parts = self._batches[size] = (_Duration(), _Duration(), _Duration())
         for part, ns in zip(parts, (input_ns, infer_ns, output_ns), strict=True):
             part.add(ns)
+
+    def ran_on(self, rung: str, rows: int) -> None:
+        """Record where a run took place."""
+        batches, all_rows = self.rungs.get(rung, (0, 0))
+        self.rungs[rung] = (batches + 1, all_rows + rows)
 
     def succeeded(self, total_s: float, queued_s: float, unix_ms: int) -> None:
         """Record an answered request."""

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from cluster.config import Settings
 from cluster.home import Home
@@ -21,6 +22,7 @@ from cluster.identity.apikeys import ApiKeyStore
 from cluster.registry.embedded import EmbeddedRegistry
 from edge_runtime.auth import Authenticator, TokenVerifier
 from edge_runtime.engine import Engine, EngineOptions
+from edge_runtime.http_server import HttpServer, unix_listener
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import build_grpc_server
@@ -32,11 +34,10 @@ from serve_apps.gateway.dispatch import Dispatcher
 from serve_apps.gateway.metrics import metrics_text
 from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.service import GatewayService
-from serve_apps.gateway.sockets import HttpServer, claim_slot
+from serve_apps.gateway.sockets import claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
-from serve_apps.options import engine_defaults, protocol_limits
 from serve_apps.replica_log import log_to
 from serve_apps.tasks import end
 
@@ -65,9 +66,9 @@ class Gateway:
         log_to(home.logs, f"gateway-{slot.number}")
         registry = EmbeddedRegistry(home.registry)
         self._closing.callback(registry.close)
-        defaults = engine_defaults(settings)
+        defaults = settings.engine.options()
         loop = asyncio.get_running_loop()
-        limits = protocol_limits(settings)
+        limits = settings.limits.limits()
         budget, gate = ByteBudget(limits.max_inflight_bytes), Gate()
         engine = Engine(EngineOptions(defaults=defaults))
         self._closing.push_async_callback(engine.close)
@@ -94,7 +95,7 @@ class Gateway:
                 ExtraRoute("/v2/prime-spark/targets", "metrics:read", target_overview(targets)),
             ),
         )
-        self._http = HttpServer(app, slot.http_path)
+        self._http = HttpServer(app, unix_listener(Path(slot.http_path)))
         self._grpc = build_grpc_server(service, authenticator, limits, budget, gate)
         self._closing.push_async_callback(self._stop)
         await asyncio.gather(sync.step(), catalogue.refresh())

@@ -49,11 +49,11 @@ def write_models(folder: Path) -> Sequence[ModelSource]:
     for name, model in models.items():
         path = folder / f"{name}.onnx"
         onnx.save(model, path)
-        sources.append(ModelSource(name, "1", path, "onnx", ModelOptions()))
-    newer = ModelSource("add_sub", "2", folder / "add_sub.onnx", "onnx", ModelOptions())
+        sources.append(ModelSource.of(name, "1", path, "onnx", ModelOptions()))
+    newer = ModelSource.of("add_sub", "2", folder / "add_sub.onnx", "onnx", ModelOptions())
     broken = folder / "broken.onnx"
     broken.write_bytes(b"this is not a model")
-    return (*sources, newer, ModelSource("broken", "1", broken, "onnx", ModelOptions()))
+    return (*sources, newer, ModelSource.of("broken", "1", broken, "onnx", ModelOptions()))
 
 
 def _identity(element: int) -> onnx.ModelProto:

@@ -77,7 +77,7 @@ def serve_suite_models(cluster: TestCluster, folder: Path) -> None:
             source.model,
             source.version,
             signature=_signature(source),
-            artifacts=[ArtifactFile("onnx", source.path)],
+            artifacts=[ArtifactFile("onnx", source.variants[0].path)],
             card=ModelCard(),
             actor="suite",
         )
@@ -92,4 +92,4 @@ def _signature(source: ModelSource) -> Signature:
     if source.model == BROKEN:
         anything = (TensorSpec("x", "FP32", (-1,)),)
         return Signature(anything, anything)
-    return load_onnx(source.path, BackendOptions()).signature
+    return load_onnx(source.variants[0].path, BackendOptions()).signature

@@ -245,8 +245,8 @@ def slow_model(cluster: TestCluster, tmp_path_factory: pytest.TempPathFactory) -
     registry.register(
         "long",
         "1",
-        signature=load_onnx(source.path, BackendOptions()).signature,
-        artifacts=[ArtifactFile("onnx", source.path)],
+        signature=load_onnx(source.variants[0].path, BackendOptions()).signature,
+        artifacts=[ArtifactFile("onnx", source.variants[0].path)],
         card=ModelCard(),
         actor="test",
     )
@@ -259,7 +259,7 @@ class TestLifeOfAModel:
         self, cluster: TestCluster, bearer: dict[str, str], tmp_path: Any
     ) -> None:
         source = next(s for s in write_models(tmp_path) if s.model == "mlp")
-        cluster.must("model", "register", "mine", "1", str(source.path))
+        cluster.must("model", "register", "mine", "1", str(source.variants[0].path))
         with triton_http.InferenceServerClient(cluster.rest) as client:
             client.load_model("mine", headers=bearer)
             assert client.is_model_ready("mine", headers=bearer)

@@ -18,13 +18,14 @@ UNKNOWN: Final = Signature((TensorSpec("x", "FP32", (-1, 4)),), (TensorSpec("y",
 
 def register(registry: Registry, source: ModelSource, version: str = "1") -> None:
     """Register a model under its own signature; a file that is no model gets a made-up one."""
+    path = source.variants[0].path
     is_model = source.model != "broken"
-    signature = load_onnx(source.path, BackendOptions()).signature if is_model else UNKNOWN
+    signature = load_onnx(path, BackendOptions()).signature if is_model else UNKNOWN
     registry.register(
         source.model,
         version,
         signature=signature,
-        artifacts=[ArtifactFile("onnx", source.path)],
+        artifacts=[ArtifactFile("onnx", path)],
         card=ModelCard(),
         actor="tests",
     )

@@ -33,7 +33,7 @@ async def _engine() -> Engine:
     engine = Engine(
         EngineOptions(threads=1), {"gate": lambda artifact, options: GateBackend(_compute)}
     )
-    await engine.load(ModelSource("m", "1", ANYWHERE, "gate", ModelOptions()))
+    await engine.load(ModelSource.of("m", "1", ANYWHERE, "gate", ModelOptions()))
     return engine
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from edge_runtime.engine.rungs import Ladder, ProcessorRung
 from edge_runtime.engine.runner import ModelOptions, ModelRunner
 from tests.edge_runtime.engine.gate import GateBackend
 
@@ -20,13 +21,14 @@ async def serve() -> AsyncIterator[Serve]:
 
     def make(backend: GateBackend, **options: float) -> ModelRunner:
         options.setdefault("instances", 1)
-        runner = ModelRunner("m", "1", backend, ModelOptions(**options), pool, 2)  # type: ignore[arg-type]
+        ladder = Ladder([ProcessorRung("cpu", backend, pool, 2)])
+        runner = ModelRunner("m", "1", ladder, ModelOptions(**options))  # type: ignore[arg-type]
         made.append(runner)
         return runner
 
     yield make
     for runner in made:
-        runner.backend.gate.set()  # type: ignore[attr-defined]
+        runner.ladder.rungs[0].backend.gate.set()  # type: ignore[union-attr]
         await runner.close(10.0)
         assert (runner.queued, runner.running, runner.work_ahead_s) == (0, 0, 0.0)
     await asyncio.sleep(0)  # tasks that are done leave the loop in its next turn

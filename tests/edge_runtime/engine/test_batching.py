@@ -11,6 +11,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from edge_runtime.engine.rungs import Ladder, ProcessorRung
 from edge_runtime.engine.runner import ModelOptions, ModelRunner
 from edge_runtime.errors import InvalidInput
 from edge_runtime.protocol.types import RequestedOutput, Signature, Tensor, TensorSpec
@@ -418,6 +419,7 @@ async def test_a_model_that_refuses_zeros_starts_cold(serve: Serve) -> None:
 async def test_a_crash_in_the_warm_up_is_not_taken_for_a_refusal() -> None:
     backend = GateBackend(lambda x: x[: 1 // 0])
     with ThreadPoolExecutor(1) as pool:
-        runner = ModelRunner("m", "1", backend, ModelOptions(), pool, 1)
+        ladder = Ladder([ProcessorRung("cpu", backend, pool, 1)])
+        runner = ModelRunner("m", "1", ladder, ModelOptions())
         with pytest.raises(ZeroDivisionError):
             await runner.warm_up()

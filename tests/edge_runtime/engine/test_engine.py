@@ -17,7 +17,7 @@ from tests.edge_runtime import onnx_models
 from tests.edge_runtime.engine.gate import GateBackend, later, request, until
 
 ANYWHERE = Path("model.gate")
-SOURCE = ModelSource("m", "1", ANYWHERE, "gate", ModelOptions())
+SOURCE = ModelSource.of("m", "1", ANYWHERE, "gate", ModelOptions())
 
 
 class Loader:
@@ -69,7 +69,7 @@ async def test_a_real_model_is_loaded_computed_and_unloaded(tmp_path: Path) -> N
     weights = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
     path = onnx_models.linear(tmp_path / "m.onnx", weights)
     engine = Engine(EngineOptions(threads=1))
-    await engine.load(ModelSource("m", "1", path, "onnx", ModelOptions()))
+    await engine.load(ModelSource.of("m", "1", path, "onnx", ModelOptions()))
     assert [*engine.loaded] == [("m", "1")]
     (answer,) = await engine.infer(request([1.0, 1.0]), "1", deadline=later())
     assert (answer.name, answer.datatype, answer.data.tolist()) == ("y", "FP32", [[4.0, 6.0]])
@@ -84,7 +84,7 @@ async def test_a_real_model_is_loaded_computed_and_unloaded(tmp_path: Path) -> N
 async def test_closing_aborts_the_warm_up_of_a_model_that_takes_minutes(tmp_path: Path) -> None:
     path = onnx_models.slow(tmp_path / "m.onnx")
     engine = Engine(EngineOptions(threads=1))
-    source = ModelSource("m", "1", path, "onnx", ModelOptions())
+    source = ModelSource.of("m", "1", path, "onnx", ModelOptions())
     loading = asyncio.create_task(engine.load(source))
     await asyncio.sleep(0.1)  # most likely it is warming up; it must end in any case
     closing = asyncio.create_task(engine.close())
@@ -96,7 +96,7 @@ async def test_closing_aborts_the_warm_up_of_a_model_that_takes_minutes(tmp_path
 async def test_a_real_run_that_nobody_waits_for_gives_its_worker_back(tmp_path: Path) -> None:
     path = onnx_models.loop(tmp_path / "m.onnx")
     engine = Engine(EngineOptions(threads=1))
-    await engine.load(ModelSource("m", "1", path, "onnx", ModelOptions(instances=1)))
+    await engine.load(ModelSource.of("m", "1", path, "onnx", ModelOptions(instances=1)))
     runner = engine.runner("m", "1")
     runner.service.saw(1, 0.01)
     endless = asyncio.create_task(runner.infer(request([1e9]), deadline=later()))
@@ -112,7 +112,7 @@ async def test_unloading_gives_the_memory_back(tmp_path: Path) -> None:
     path = onnx_models.linear(tmp_path / "m.onnx", weights)
     del weights
     engine = Engine(EngineOptions(threads=1))
-    await engine.load(ModelSource("m", "1", path, "onnx", ModelOptions(max_batch_size=1)))
+    await engine.load(ModelSource.of("m", "1", path, "onnx", ModelOptions(max_batch_size=1)))
     loaded = _resident_bytes()
     await engine.unload("m", "1")
     assert loaded - _resident_bytes() > 40 * 2**20
@@ -209,8 +209,8 @@ async def test_unloading_finishes_accepted_requests_while_a_new_one_is_not_found
 
 
 async def test_an_unknown_format_says_which_are_known(engine: Engine) -> None:
-    with pytest.raises(Unsupported, match="'hef'") as error:
-        await engine.load(replace(SOURCE, format="hef"))
+    with pytest.raises(Unsupported, match="format hef cannot") as error:
+        await engine.load(ModelSource.of("m", "1", ANYWHERE, "hef", ModelOptions()))
     assert error.value.hint == "this engine runs gate"
     assert engine.loaded == ()
 

@@ -17,7 +17,7 @@ from tests.edge_runtime import onnx_models
 from tests.edge_runtime.engine.gate import GateBackend, later, request, until
 
 KEY = ("m", "1")
-OLD = ModelSource("m", "1", Path("model.gate"), "gate", ModelOptions())
+OLD = ModelSource.of("m", "1", Path("model.gate"), "gate", ModelOptions())
 NEW = replace(OLD, options=ModelOptions(max_batch_size=4, intra_op_threads=2))
 
 
@@ -74,7 +74,7 @@ async def test_no_request_fails_while_a_real_model_takes_on_other_options(tmp_pa
     weights = np.eye(2, dtype=np.float32)
     path = onnx_models.linear(tmp_path / "m.onnx", weights)
     engine = Engine(EngineOptions(threads=2))
-    source = ModelSource("m", "1", path, "onnx", ModelOptions())
+    source = ModelSource.of("m", "1", path, "onnx", ModelOptions())
     await engine.load(source)
     is_over = False
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_runtime.engine.engine import Engine, EngineOptions, ModelSource
+from edge_runtime.engine import Engine, EngineOptions, ModelSource
 from edge_runtime.engine.metrics import EngineCollector
 from edge_runtime.engine.runner import ModelOptions
 from edge_runtime.engine.stats import LATENCY_BUCKETS_S, ModelStats
@@ -67,7 +67,7 @@ async def test_a_scrape_tells_each_outcome_of_each_model_once() -> None:
 
     backend = GateBackend(compute)
     engine = Engine(EngineOptions(threads=1), {"gate": lambda artifact, options: backend})
-    await engine.load(ModelSource("m", "7", ANYWHERE, "gate", ModelOptions()))
+    await engine.load(ModelSource.of("m", "7", ANYWHERE, "gate", ModelOptions()))
     for value in (1.0, 2.0):
         await engine.infer(request([value]), "7", deadline=later())
     with pytest.raises(InvalidInput):

@@ -1,0 +1,159 @@
+"""The ways to compute one model, best first: a ladder, and its rungs.
+
+A rung is an opened artifact on something that computes: a HEF on an accelerator, int8 ONNX or
+fp32 ONNX on the processor. Each keeps service times of its own, because they differ by orders of
+magnitude. A request runs on the highest rung that is available; when an accelerator loses a
+batch, those of its requests who still have time are computed on the next rung down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from concurrent.futures import Executor
+from typing import Final
+
+from edge_runtime.backends.base import AcceleratorBackend, Backend, Cancelled
+from edge_runtime.engine.batch import Work, split, stack
+from edge_runtime.engine.jobs import Batch, Computed, Timing
+from edge_runtime.engine.times import ServiceTimes
+from edge_runtime.protocol.types import ANY_DIM, Signature
+
+PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
+
+
+class ProcessorRung:
+    """A model on the processor: on a pool's threads, or on the loop where it is quick.
+
+    pool_size: computations that the pool runs at once.
+    """
+
+    is_available: Final = True
+    why: Final = ""
+
+    def __init__(self, name: str, backend: Backend, pool: Executor, pool_size: int) -> None:
+        self.name = name
+        self.backend = backend
+        self.service = ServiceTimes(has_fixed_rows=_has_fixed_rows(backend.signature))
+        self._pool = pool
+        self._pool_size = pool_size
+
+    def workers(self, instances: int) -> int:
+        """Return how many runs may go on at once. instances: the model's option, 0 to decide."""
+        if instances:
+            return instances
+        return self._pool_size if self.service.estimate(1) >= PARALLEL_S else 1
+
+    async def compute(self, batch: Batch, works: Sequence[Work]) -> Computed:
+        """Compute on a thread of the pool; see `execute`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self.execute, batch, works)
+
+    def execute(self, batch: Batch, works: Sequence[Work]) -> Computed:
+        """Stack, compute and cut, here and now.
+
+        Raises Cancelled when the batch is given up, and what the backend raises.
+        """
+        if batch.is_abandoned:
+            raise Cancelled
+        begin = time.perf_counter_ns()
+        run = self.backend.prepare(stack(works), works[0].outputs)
+        batch.run = run
+        if batch.is_abandoned:
+            raise Cancelled
+        stacked, thread_began = time.perf_counter_ns(), time.thread_time_ns()
+        try:
+            arrays = run.execute()
+        finally:
+            batch.run = None  # the pool keeps the batch for a while, and a run keeps the model
+        computed, thread_ended = time.perf_counter_ns(), time.thread_time_ns()
+        parts = split(arrays, works)
+        done = time.perf_counter_ns()
+        thread_ns = thread_ended - thread_began
+        timing = Timing(stacked - begin, computed - stacked, done - computed, thread_ns)
+        return Computed(parts, timing)
+
+    def close(self) -> None:
+        self.backend.close()
+
+
+class AcceleratorRung:
+    """A model on an accelerator: nothing of it computes in this process."""
+
+    def __init__(self, name: str, backend: AcceleratorBackend) -> None:
+        self.name = name
+        self.backend = backend
+        self.service = ServiceTimes(has_fixed_rows=False)  # nothing of it may run on the loop
+
+    @property
+    def is_available(self) -> bool:
+        return not self.backend.why
+
+    @property
+    def why(self) -> str:
+        """Why it is not available; empty when it is."""
+        return self.backend.why
+
+    def workers(self, instances: int) -> int:
+        return self.backend.depth
+
+    async def compute(self, batch: Batch, works: Sequence[Work]) -> Computed:
+        """Compute a batch there. Raises AcceleratorFault when it is lost, InvalidInput."""
+        if batch.is_abandoned:
+            raise Cancelled
+        begin = time.perf_counter_ns()
+        parts = await self.backend.run([work.inputs for work in works], works[0].outputs)
+        return Computed(parts, Timing(0, time.perf_counter_ns() - begin, 0, 0))
+
+    def close(self) -> None:
+        self.backend.close()
+
+
+Rung = ProcessorRung | AcceleratorRung
+
+
+class Ladder:
+    """The rungs of one model version, best first (at least one).
+
+    problems: why artifacts of it could not become a rung, one sentence each.
+    """
+
+    def __init__(self, rungs: Sequence[Rung], problems: Sequence[str] = ()) -> None:
+        self.rungs = tuple(rungs)
+        self.problems = tuple(problems)
+
+    @property
+    def signature(self) -> Signature:
+        return self.rungs[0].backend.signature
+
+    def best(self, tried: Collection[str] = ()) -> Rung | None:
+        """Return the highest rung that is available and not among those tried."""
+        for rung in self.rungs:
+            if rung.is_available and rung.name not in tried:
+                return rung
+        return None
+
+    def reasons(self) -> list[str]:
+        """Return why rungs are missing or not available, one sentence each."""
+        away = [f"{rung.name}: {rung.why}" for rung in self.rungs if not rung.is_available]
+        return [*away, *self.problems]
+
+    def close(self) -> None:
+        """Give the memory of every rung back; one that cannot be closed keeps no other."""
+        errors: list[Exception] = []
+        for rung in self.rungs:
+            try:
+                rung.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("rungs that cannot be closed", errors)
+
+
+def _has_fixed_rows(signature: Signature) -> bool:
+    """Tell whether every row of a batch is the same amount of work, as far as shapes say."""
+    inner = (
+        dim for spec in signature.inputs for dim in spec.shape[1 if signature.is_batched else 0 :]
+    )
+    return all(dim != ANY_DIM for dim in inner)
