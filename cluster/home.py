@@ -47,12 +47,8 @@ class Home:
 
     def make_run(self) -> None:
         """Create `run` for a cluster that starts. Raises Unavailable unless it is private."""
-        try:
-            self.run.mkdir(mode=0o700, exist_ok=True)
-            _check_private(self.run)
-            self.scratch.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"{self.run} cannot be made: {error.strerror}") from None
+        _make_private(self.run)
+        _make_private(self.scratch)
 
     @property
     def config(self) -> Path:
@@ -99,11 +95,21 @@ class Home:
     @property
     def run(self) -> Path:
         """State of the running cluster: sockets, process records, Ray's session."""
-        inside = self.root / "run"
-        if len(os.fsencode(self.root)) <= _LONGEST_ROOT:
-            return inside
-        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
-        return _SHORT_FOLDER / f"ps-{os.geteuid()}-{name}"
+        return self._short("run")
+
+    @property
+    def edge(self) -> Path:
+        """What the edge runtime of this machine keeps: its models, what it serves."""
+        return self.root / "edge"
+
+    @property
+    def edge_run(self) -> Path:
+        """The edge runtime's sockets; not in `run`, because it outlives the cluster."""
+        return self._short("edge-run")
+
+    def make_edge_run(self) -> Path:
+        """Create `edge_run`. Raises Unavailable unless it is private."""
+        return _make_private(self.edge_run)
 
     @property
     def scratch(self) -> Path:
@@ -129,6 +135,13 @@ class Home:
         """The front door's generated configuration."""
         return self.run / "haproxy.cfg"
 
+    def _short(self, name: str) -> Path:
+        if len(os.fsencode(self.root)) <= _LONGEST_ROOT:
+            return self.root / name
+        tag = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
+        suffix = "" if name == "run" else "-edge"
+        return _SHORT_FOLDER / f"ps-{os.geteuid()}-{tag}{suffix}"
+
     def gateway_lock(self, slot: int) -> Path:
         return self.run / f"gateway-{slot}.lock"
 
@@ -137,6 +150,15 @@ class Home:
 
     def gateway_grpc_socket(self, slot: int) -> Path:
         return self.run / f"gateway-{slot}.grpc"
+
+
+def _make_private(folder: Path) -> Path:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _check_private(folder)
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be made: {error.strerror}") from None
+    return folder
 
 
 def _check_private(folder: Path) -> None:

@@ -8,7 +8,7 @@ which the sources came.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from edge_runtime.engine import Engine, ModelSource
@@ -24,6 +24,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.classification import classify_outputs
 from edge_runtime.protocol.service import (
     REASON_PARAMETER,
+    RUNG_PARAMETER,
     SERVER_EXTENSIONS,
     TARGET_PARAMETER,
     CallContext,
@@ -48,15 +49,26 @@ REASON: Final = "local"
 class EngineService:
     """Answers the protocol from an engine; use on the engine's event loop.
 
-    target: the name that answers carry as their origin.
+    target: the name that answers carry as their origin; decided: told of every version that is
+    loaded or unloaded by name; problems: what else is a reason to be degraded, one sentence each.
     """
 
     def __init__(
-        self, engine: Engine, sources: Sequence[ModelSource], *, version: str, target: str = "edge"
+        self,
+        engine: Engine,
+        sources: Sequence[ModelSource],
+        *,
+        version: str,
+        target: str = "edge",
+        decided: Callable[[str, str, bool], None] | None = None,
+        problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._engine = engine
         self._version = version
         self._target = target
+        self._decided = decided
+        self._problems = problems
+        self._not_ready = ""
         self._failures: dict[tuple[str, str], str] = {}
         self._repository: dict[str, dict[str, ModelSource]] = {}
         for source in sources:
@@ -68,17 +80,43 @@ class EngineService:
         versions.pop(source.version, None)
         versions[source.version] = source
 
-    async def load_all(self) -> None:
-        """Load every version known; one that cannot be is reported by `health` and the index."""
-        for versions in self._repository.values():
-            for source in versions.values():
+    def drop(self, model: str, version: str) -> None:
+        """Forget a version that is not loaded any more."""
+        versions = self._repository.get(model, {})
+        versions.pop(version, None)
+        if not versions:
+            self._repository.pop(model, None)
+        self._failures.pop((model, version), None)
+
+    async def load_all(self, wanted: Callable[[ModelSource], bool] = lambda source: True) -> None:
+        """Load the versions wanted; one that cannot be is reported by `health` and the index."""
+        for versions in list(self._repository.values()):
+            for source in list(versions.values()):
+                if not wanted(source):
+                    continue
                 try:
                     await self._load(source)
                 except PrimeSparkError:
                     continue  # `_load` has kept the reason
 
+    def is_newest(self, source: ModelSource) -> bool:
+        """Tell whether a version is the newest known of its model."""
+        return next(reversed(self._repository[source.model])) == source.version
+
+    def hold(self, why: str) -> None:
+        """Take no new requests, for this reason; an empty one lets them in again."""
+        self._not_ready = why
+
     def health(self) -> Health:
+        if self._not_ready:
+            return Health("unready", (self._not_ready,))
         reasons = [f"{name}:{version}: {why}" for (name, version), why in self._failures.items()]
+        reasons += [
+            f"{runner.model}:{runner.version}: {why}"
+            for runner in self._engine.runners()
+            for why in runner.ladder.reasons()
+        ]
+        reasons += self._problems()
         return Health("degraded" if reasons else "ready", tuple(reasons))
 
     def server_metadata(self) -> ServerMetadata:
@@ -150,6 +188,8 @@ class EngineService:
                 await self._load(versions[wanted])
         except TimeoutError:
             raise DeadlineExceeded(f"model '{model}' is still loading", field="timeout") from None
+        if self._decided is not None:
+            self._decided(model, wanted, True)
 
     async def unload_model(
         self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext
@@ -160,19 +200,29 @@ class EngineService:
         if wanted is not None and wanted not in versions:
             raise _no_version(model, wanted)
         for version in self._loaded(model) if wanted is None else (wanted,):
+            if self._decided is not None:
+                self._decided(model, version, False)
             await self._engine.unload(model, version)
 
     async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
+        if self._not_ready:
+            raise Unavailable(self._not_ready, retry_after_s=1.0)
         runner = self._runner(request.model, request.version)
-        outputs = await runner.infer(request, deadline=context.deadline, priority=context.priority)
+        found = await runner.answer(request, deadline=context.deadline, priority=context.priority)
         response = InferResponse(
             model=request.model,
             version=runner.version,
-            outputs=classify_outputs(request, outputs, is_batched=runner.signature.is_batched),
+            outputs=classify_outputs(
+                request, found.outputs, is_batched=runner.signature.is_batched
+            ),
             id=request.id,
-            parameters={TARGET_PARAMETER: self._target, REASON_PARAMETER: REASON},
+            parameters={
+                TARGET_PARAMETER: self._target,
+                REASON_PARAMETER: REASON,
+                RUNG_PARAMETER: found.rung,
+            },
         )
-        return InferResult(response, self._target, REASON)
+        return InferResult(response, self._target, REASON, found.rung)
 
     async def _load(self, source: ModelSource) -> None:
         key = (source.model, source.version)

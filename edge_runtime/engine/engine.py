@@ -8,11 +8,9 @@ the machine for computation; everything else runs on the event loop that made it
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -21,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from edge_runtime.backends.base import AcceleratorBackend, Backend, BackendLoader, BackendOptions
 from edge_runtime.backends.onnx import load_onnx
+from edge_runtime.engine.memory import trim_heap
 from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung, Rung
 from edge_runtime.engine.runner import ModelOptions, ModelRunner
 from edge_runtime.engine.source import ModelSource, Variant
@@ -202,7 +201,7 @@ class Engine:
             await runner.close(self._options.drain_s)
         except Exception:  # of a backend that cannot even be closed
             logger.exception("closing %s version %s failed", runner.model, runner.version)
-        _trim_heap()
+        trim_heap()
 
     async def _open(self, source: ModelSource) -> None:
         key = (source.model, source.version)
@@ -307,14 +306,3 @@ def _option(name: str, value: object, *, is_whole: bool) -> float:
     if value != int(value):
         raise InvalidInput(f"serving option '{name}' must be a whole number", field=name)
     return int(value)
-
-
-def _trim_heap() -> None:
-    """Give freed memory back to the system; glibc keeps it otherwise (docs/explanation)."""
-    if sys.platform != "linux":
-        return
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except AttributeError:  # not glibc
-        return
-    trim(0)

@@ -27,7 +27,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from edge_runtime.auth import Authenticator, Principal
+from edge_runtime.auth import Authenticates, Principal
 from edge_runtime.errors import (
     Conflict,
     Corrupt,
@@ -118,7 +118,7 @@ class Method:
 
 def build_grpc_server(
     service: InferenceService,
-    authenticator: Authenticator,
+    authenticator: Authenticates,
     limits: Limits,
     budget: ByteBudget | None = None,
     gate: Gate | None = None,
@@ -148,7 +148,7 @@ def build_grpc_server(
 class Router(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Finds the handler of a call after checking who calls, before its message is read."""
 
-    def __init__(self, api: GrpcApi, authenticator: Authenticator, gate: Gate) -> None:
+    def __init__(self, api: GrpcApi, authenticator: Authenticates, gate: Gate) -> None:
         self._stream = api.stream
         self._unary = {f"/{SERVICE}/{name}": method for name, method in api.methods().items()}
         self._authenticator = authenticator
@@ -183,7 +183,7 @@ class GrpcApi:
     def __init__(
         self,
         service: InferenceService,
-        authenticator: Authenticator,
+        authenticator: Authenticates,
         limits: Limits,
         budget: ByteBudget,
         gate: Gate,
@@ -437,7 +437,7 @@ def _incident(where: str, error: Exception) -> str:
     return f"an unexpected error; the log has it as {incident}"
 
 
-def _authenticate(authenticator: Authenticator, metadata: Metadata) -> Principal:
+def _authenticate(authenticator: Authenticates, metadata: Metadata) -> Principal:
     return authenticator.authenticate(metadata.get("authorization"), metadata.get("x-api-key"))
 
 

@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edge_runtime.auth import Authenticator, Principal
+from edge_runtime.auth import Authenticates, Principal
 from edge_runtime.errors import (
     Conflict,
     Corrupt,
@@ -61,7 +61,6 @@ from edge_runtime.protocol.oip import (
     parse_json_object,
     read_parameters,
 )
-from edge_runtime.protocol.openapi import openapi_document
 from edge_runtime.protocol.service import CallContext, InferenceService, InferResult, Limits
 from edge_runtime.protocol.types import InferRequest, Parameters
 
@@ -91,16 +90,17 @@ MetricsText = Callable[[], tuple[bytes, str]]
 
 @dataclass(frozen=True, slots=True)
 class ExtraRoute:
-    """A GET route that answers JSON to callers with a scope; `read` gets the query parameters."""
+    """A route that answers JSON to callers with a scope; `read` gets the query parameters."""
 
     path: str
     scope: str
     read: Callable[[Mapping[str, str]], object]
+    method: str = "GET"
 
 
 def build_rest_app(
     service: InferenceService,
-    authenticator: Authenticator,
+    authenticator: Authenticates,
     limits: Limits,
     metrics: MetricsText,
     budget: ByteBudget | None = None,
@@ -144,7 +144,7 @@ def build_rest_app(
     add("/metrics", api.metrics)
     add("/openapi.json", api.openapi)
     for route in extra:
-        add(route.path, api.extra(route))
+        add(route.path, api.extra(route), route.method)
     app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _route_error, Exception: _unexpected},
@@ -189,7 +189,7 @@ class RestApi:
     def __init__(
         self,
         service: InferenceService,
-        authenticator: Authenticator,
+        authenticator: Authenticates,
         limits: Limits,
         metrics: MetricsText,
         budget: ByteBudget,
@@ -285,6 +285,8 @@ class RestApi:
         return Response(text, headers={"content-type": content_type})
 
     async def openapi(self, request: Request) -> Response:
+        from edge_runtime.protocol.openapi import openapi_document  # rarely asked for, and large
+
         self._principal(request.headers)
         return _json(openapi_document(self._limits))
 
@@ -364,6 +366,8 @@ async def _infer_response(
         "prime-spark-reason": result.reason,
         "prime-spark-model-version": result.response.version,
     }
+    if result.rung:
+        headers["prime-spark-rung"] = result.rung
     if encoded.json_bytes is None:
         headers["content-type"] = "application/json"
     else:

@@ -34,9 +34,11 @@ SERVER_EXTENSIONS = (
     "parameters",
 )
 
-# Where an answer came from, in its parameters: the name of the target and a stable reason code.
+# Where an answer came from, in its parameters: the name of the target, a stable reason code, and
+# on an edge box the rung of the degradation ladder that computed it.
 TARGET_PARAMETER: Final = "prime_spark_target"
 REASON_PARAMETER: Final = "prime_spark_reason"
+RUNG_PARAMETER: Final = "prime_spark_rung"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,12 @@ class CallContext:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferResult:
-    """An answer and where it came from (target name and stable reason code)."""
+    """An answer and where it came from: target name, stable reason code, rung where it is known."""
 
     response: InferResponse
     target: str
     reason: str
+    rung: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.edge_server import EdgeServer, edge_server
 from tests.contract.limits import LIMITS
 from tests.contract.live import LiveServer, serving
 from tests.contract.models import write_models
@@ -22,3 +23,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         write_models(folder), LIMITS, lambda source: loads(source.version, source.model)
     ) as live:
         yield live
+
+
+@pytest.fixture(scope="session")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeServer]:
+    """The edge runtime's own process, with the same models."""
+    with edge_server(tmp_path_factory.mktemp("edge")) as made:
+        yield made

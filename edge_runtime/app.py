@@ -1,0 +1,298 @@
+"""The edge runtime's process: where its parts are built, wired, and ended in the opposite order.
+
+It listens before its models are loaded, and says so: live, not ready yet. Then it is ready or
+degraded, with reasons, until SIGTERM or SIGINT; then it takes no new requests, finishes what it
+accepted, and ends with 0. A second signal ends it at once.
+
+Clients of the site come over REST and gRPC with a token or an API key. Callers on the same box
+come over a Unix socket; who may open it is the file's mode, and no credential is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.types import ASGIApp
+
+from edge_runtime.auth import ApiKeys, Authenticates, Authenticator, LocalCaller, TokenVerifier
+from edge_runtime.config import EdgeSettings, EngineSettings, LimitSettings
+from edge_runtime.engine import Engine, EngineOptions, ModelSource
+from edge_runtime.engine.memory import trim_heap
+from edge_runtime.engine.metrics import EngineCollector
+from edge_runtime.errors import Conflict, PrimeSparkError, Unavailable
+from edge_runtime.http_server import HttpServer, tcp_listener, unix_listener
+from edge_runtime.packages import PackageFolder
+from edge_runtime.protocol.body import ByteBudget
+from edge_runtime.protocol.gate import Gate
+from edge_runtime.protocol.grpc_service import build_grpc_server
+from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
+from edge_runtime.service import EngineService
+from edge_runtime.serving_state import ServingState
+from edge_runtime.status import RuntimeCollector, overview
+from edge_runtime.systemd import Notifier
+
+logger = logging.getLogger(__name__)
+
+HEALTH_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the process keeps things: run for sockets (short path), state for decisions."""
+
+    models: Path
+    state: Path
+    run: Path
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "edge.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """Everything the process is told. jwks: key set that tokens are checked against."""
+
+    places: Places
+    edge: EdgeSettings
+    engine: EngineSettings
+    limits: LimitSettings
+    jwks: Mapping[str, object]
+    api_keys: ApiKeys | None
+    version: str
+
+
+class EdgeRuntime:
+    """One runtime; `start`, then `stop`. Use on one event loop."""
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        self._config = config
+        self._closing = AsyncExitStack()
+        self._loading: asyncio.Task[None] | None = None
+        limits = config.limits.limits()
+        self.budget, self.gate = ByteBudget(limits.max_inflight_bytes), Gate()
+        self.packages = PackageFolder(config.places.models)
+        self.state = ServingState(config.places.state / "serving.json")
+        self._package_problems: list[str] = []
+        self.engine = Engine(EngineOptions(drain_s=config.edge.drain_s))
+        self.service = EngineService(
+            self.engine,
+            (),
+            version=config.version,
+            target=f"edge/{config.edge.site}",
+            decided=self.state.decide,
+            problems=self.problems,
+        )
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong beside the models, one sentence each."""
+        return [*self._package_problems, *([self.state.problem] if self.state.problem else [])]
+
+    async def start(self) -> None:
+        """Listen, then load what ought to be loaded. Raises Conflict (port, second process)."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._closing.aclose()
+            raise
+
+    async def _start(self) -> None:
+        config = self._config
+        self._closing.callback(os.close, _own(config.places.run / "edge.lock"))
+        self._closing.push_async_callback(self.engine.close)
+        self.service.hold("models are being loaded")
+        limits = config.limits.limits()
+        verifier = TokenVerifier(config.jwks)
+        authenticator = Authenticator(verifier, config.api_keys, time.time)
+        metrics = CollectorRegistry()
+        metrics.register(EngineCollector(self.engine))
+        metrics.register(RuntimeCollector(self.service, self.budget, self.gate))
+        extra = (
+            ExtraRoute("/v2/prime-spark/edge", "metrics:read", lambda _: overview(self)),
+            ExtraRoute("/v2/prime-spark/drain", "models:write", self._drain, "POST"),
+            ExtraRoute("/v2/prime-spark/resume", "models:write", self._resume, "POST"),
+            ExtraRoute("/v2/prime-spark/rescan", "models:write", self._rescan, "POST"),
+        )
+
+        def app(who: Authenticates) -> ASGIApp:
+            return build_rest_app(
+                self.service,
+                who,
+                limits,
+                lambda: (generate_latest(metrics), CONTENT_TYPE_LATEST),
+                self.budget,
+                self.gate,
+                extra,
+            )
+
+        site = HttpServer(
+            app(authenticator), tcp_listener(config.edge.address, config.edge.ports.rest)
+        )
+        self._closing.push_async_callback(site.stop)
+        config.places.socket.unlink(missing_ok=True)  # of a process that was killed: it had no lock
+        local = HttpServer(app(LocalCaller()), unix_listener(config.places.socket))
+        self._closing.callback(config.places.socket.unlink, missing_ok=True)
+        self._closing.push_async_callback(local.stop)
+        grpc = build_grpc_server(self.service, authenticator, limits, self.budget, self.gate)
+        where = _grpc_address(config.edge.address, config.edge.ports.grpc)
+        try:
+            grpc.add_insecure_port(where)
+        except RuntimeError:
+            raise Conflict(
+                f"{where} cannot be listened on", hint="another process has it"
+            ) from None
+        self._closing.push_async_callback(grpc.stop, config.edge.drain_s)
+        await grpc.start()
+        await site.start()
+        await local.start()
+        self._loading = asyncio.get_running_loop().create_task(self._load())
+
+    async def ready(self) -> None:
+        """Wait until the models that ought to be loaded are, or have failed."""
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
+        self.packages.sweep()
+        self._scan()
+        await self.service.load_all(self._is_wanted)
+        self.service.hold("")
+        gc.collect()
+        trim_heap()
+        gc.freeze()  # what the start made stays; looking through it again would cost requests
+
+    def _scan(self) -> None:
+        """Make known what is in the models folder; reads manifests only."""
+        defaults = self._config.engine.options()
+        found, self._package_problems = self.packages.scan()
+        for package in found:
+            try:
+                self.service.add(package.source(defaults))
+            except PrimeSparkError as error:
+                model, version = package.key
+                self._package_problems.append(f"{model}:{version}: {error.message}")
+        here = {package.key for package in found}
+        for entry in self.service.repository_index(ready_only=False):
+            if (entry.name, entry.version) not in here and entry.state != "READY":
+                self.service.drop(entry.name, entry.version)
+                self.state.forget(entry.name, entry.version)
+
+    def _rescan(self, _: Mapping[str, str]) -> object:
+        self._scan()
+        return {"packages": len(self.service.repository_index(ready_only=False))}
+
+    def _is_wanted(self, source: ModelSource) -> bool:
+        match self._config.edge.models.startup:
+            case "all":
+                default = True
+            case "newest":
+                default = self.service.is_newest(source)
+            case "none":
+                default = False
+        return self.state.is_wanted((source.model, source.version), default)
+
+    def _drain(self, _: Mapping[str, str]) -> object:
+        self.service.hold("the runtime is being drained")
+        return {"draining": True, "in_progress": self.gate.in_progress}
+
+    def _resume(self, _: Mapping[str, str]) -> object:
+        if self._loading is not None and self._loading.done():
+            self.service.hold("")
+        return {"draining": False, "in_progress": self.gate.in_progress}
+
+    async def stop(self) -> None:
+        """Take no new requests, finish what was accepted, end everything."""
+        self.service.hold("the runtime is stopping")
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait((self._loading,))
+        await self._closing.aclose()
+
+
+async def serve(config: RuntimeConfig, notifier: Notifier) -> None:
+    """Run until a signal asks for the end. Raises what starting raises."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            os._exit(1)
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    runtime = EdgeRuntime(config)
+    await runtime.start()
+    alive = loop.create_task(notifier.keep_alive())
+    try:
+        starting = loop.create_task(runtime.ready())
+        waiting = loop.create_task(asked.wait())
+        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        notifier.tell(READY="1", STATUS=_status(runtime))
+        logger.info("serving: %s", _status(runtime))
+        telling = loop.create_task(_tell_status(runtime, notifier))
+        await waiting
+        telling.cancel()
+        notifier.tell(STOPPING="1", STATUS="finishing what was accepted")
+        logger.info("stopping")
+        await runtime.stop()
+    finally:
+        alive.cancel()
+        await asyncio.gather(alive, return_exceptions=True)
+    logger.info("stopped")
+
+
+async def _tell_status(runtime: EdgeRuntime, notifier: Notifier) -> None:
+    """Log and tell systemd when health changes, with the reasons."""
+    before = _status(runtime)
+    while True:
+        await asyncio.sleep(HEALTH_EVERY_S)
+        now = _status(runtime)
+        if now != before:
+            logger.warning("now %s", now)
+            notifier.tell(STATUS=now)
+            before = now
+
+
+def _status(runtime: EdgeRuntime) -> str:
+    health = runtime.service.health()
+    return (
+        ": ".join([health.status, "; ".join(health.reasons)]) if health.reasons else health.status
+    )
+
+
+def _grpc_address(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _own(path: Path) -> int:
+    """Lock a file for the life of this process. Raises Conflict, Unavailable."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be made: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        raise Conflict(
+            "another edge runtime uses this home", hint="`prime-spark edge status` shows it"
+        ) from None
+    return descriptor
