@@ -27,8 +27,9 @@ from typing import Final
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.types import ASGIApp
 
+from edge_runtime.accelerator.device import HailoAccelerator, has_signs, interpreters
 from edge_runtime.auth import ApiKeys, Authenticates, Authenticator, LocalCaller, TokenVerifier
-from edge_runtime.config import EdgeSettings, EngineSettings, LimitSettings
+from edge_runtime.config import AcceleratorSettings, EdgeSettings, EngineSettings, LimitSettings
 from edge_runtime.engine import Engine, EngineOptions, ModelSource
 from edge_runtime.engine.memory import trim_heap
 from edge_runtime.engine.metrics import EngineCollector
@@ -87,7 +88,10 @@ class EdgeRuntime:
         self.packages = PackageFolder(config.places.models)
         self.state = ServingState(config.places.state / "serving.json")
         self._package_problems: list[str] = []
-        self.engine = Engine(EngineOptions(drain_s=config.edge.drain_s))
+        self.accelerator = _accelerator(config.edge.accelerator)
+        self.engine = Engine(
+            EngineOptions(drain_s=config.edge.drain_s), accelerator=self.accelerator
+        )
         self.service = EngineService(
             self.engine,
             (),
@@ -99,7 +103,10 @@ class EdgeRuntime:
 
     def problems(self) -> Sequence[str]:
         """Return what is wrong beside the models, one sentence each."""
-        return [*self._package_problems, *([self.state.problem] if self.state.problem else [])]
+        found = [*self._package_problems, *([self.state.problem] if self.state.problem else [])]
+        if self.accelerator is not None and self.accelerator.why:
+            found.append(f"accelerator: {self.accelerator.why}")
+        return found
 
     async def start(self) -> None:
         """Listen, then load what ought to be loaded. Raises Conflict (port, second process)."""
@@ -112,6 +119,9 @@ class EdgeRuntime:
     async def _start(self) -> None:
         config = self._config
         self._closing.callback(os.close, _own(config.places.run / "edge.lock"))
+        if self.accelerator is not None:
+            self._closing.push_async_callback(self.accelerator.close)
+            self.accelerator.start()
         self._closing.push_async_callback(self.engine.close)
         self.service.hold("models are being loaded")
         limits = config.limits.limits()
@@ -119,7 +129,7 @@ class EdgeRuntime:
         authenticator = Authenticator(verifier, config.api_keys, time.time)
         metrics = CollectorRegistry()
         metrics.register(EngineCollector(self.engine))
-        metrics.register(RuntimeCollector(self.service, self.budget, self.gate))
+        metrics.register(RuntimeCollector(self))
         extra = (
             ExtraRoute("/v2/prime-spark/edge", "metrics:read", lambda _: overview(self)),
             ExtraRoute("/v2/prime-spark/drain", "models:write", self._drain, "POST"),
@@ -274,6 +284,13 @@ def _status(runtime: EdgeRuntime) -> str:
     return (
         ": ".join([health.status, "; ".join(health.reasons)]) if health.reasons else health.status
     )
+
+
+def _accelerator(settings: AcceleratorSettings) -> HailoAccelerator | None:
+    driver_path = str(settings.driver_path or "")
+    if settings.kind == "none" or (settings.kind == "auto" and not (has_signs() or driver_path)):
+        return None
+    return HailoAccelerator(interpreters(settings.python), driver_path)
 
 
 def _grpc_address(address: str, port: int) -> str:

@@ -58,10 +58,17 @@ class AcceleratorBackend(Protocol):
     when it does.
     """
 
-    name: str
-    platform: str
-    signature: Signature
-    depth: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def platform(self) -> str: ...
+
+    @property
+    def signature(self) -> Signature: ...
+
+    @property
+    def depth(self) -> int: ...
 
     @property
     def why(self) -> str: ...

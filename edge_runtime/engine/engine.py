@@ -46,9 +46,10 @@ class EngineOptions:
 
 
 class Accelerator(Protocol):
-    """A device that some artifacts are made for."""
+    """A device that some artifacts are made for. name: of the rung that it is."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     async def open(self, source: ModelSource, signature: Signature) -> AcceleratorBackend | None:
         """Return the version on this device, None when it has no artifact for it.

@@ -45,6 +45,22 @@ class EngineCollector(Collector):
             rows.add_metric([s.model, s.version], s.inference_count)
         yield batches
         yield rows
+        on_rung = CounterMetricFamily(
+            "prime_spark_engine_rung_rows",
+            "Batch rows computed, by the rung of the degradation ladder.",
+            labels=(*LABELS, "rung"),
+        )
+        replayed = CounterMetricFamily(
+            "prime_spark_engine_replayed_requests",
+            "Requests computed again after an accelerator lost them.",
+            labels=LABELS,
+        )
+        for s in stats:
+            replayed.add_metric([s.model, s.version], s.replayed)
+            for rung, (_, count) in s.rungs.items():
+                on_rung.add_metric([s.model, s.version, rung], count)
+        yield on_rung
+        yield replayed
         queued = GaugeMetricFamily(
             "prime_spark_engine_queued_requests", "Requests waiting now.", labels=LABELS
         )

@@ -9,9 +9,11 @@ batch, those of its requests who still have time are computed on the next rung d
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Final
 
 from edge_runtime.backends.base import AcceleratorBackend, Backend, Cancelled
@@ -19,6 +21,9 @@ from edge_runtime.engine.batch import Work, split, stack
 from edge_runtime.engine.jobs import Batch, Computed, Timing
 from edge_runtime.engine.times import ServiceTimes
 from edge_runtime.protocol.types import ANY_DIM, Signature
+from policies.degradation import Pace, may_try, ran
+
+logger = logging.getLogger(__name__)
 
 PARALLEL_S: Final = 0.001  # below this two callers slow each other down on the interpreter lock
 
@@ -85,6 +90,7 @@ class AcceleratorRung:
         self.name = name
         self.backend = backend
         self.service = ServiceTimes(has_fixed_rows=False)  # nothing of it may run on the loop
+        self.pace = Pace()
 
     @property
     def is_available(self) -> bool:
@@ -128,16 +134,55 @@ class Ladder:
         return self.rungs[0].backend.signature
 
     def best(self, tried: Collection[str] = ()) -> Rung | None:
-        """Return the highest rung that is available and not among those tried."""
+        """Return the highest rung that is available and not among those tried.
+
+        A rung that is out of pace is passed over while one below it can compute.
+        """
+        slow: Rung | None = None
         for rung in self.rungs:
-            if rung.is_available and rung.name not in tried:
+            if not rung.is_available or rung.name in tried:
+                continue
+            if isinstance(rung, ProcessorRung) or not rung.pace.is_out:
                 return rung
-        return None
+            slow = slow or rung
+        return slow
+
+    def take(self, now: float, tried: Collection[str] = ()) -> Rung | None:
+        """Return the rung that a batch runs on: `best`, or one out of pace whose trial is due."""
+        for rung in self.rungs:
+            if (
+                isinstance(rung, AcceleratorRung)
+                and rung.pace.is_out
+                and rung.is_available
+                and rung.name not in tried
+                and may_try(rung.pace, now)
+            ):  # a trial by a real request: it is answered, only later
+                rung.pace = replace(rung.pace, probed_at=now)
+                return rung
+        return self.best(tried)
+
+    def ran(self, rung: Rung, rows: int, timing: Timing) -> None:
+        """Learn from a run, and whether an accelerator is worth its place above the next rung."""
+        rung.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
+        if isinstance(rung, ProcessorRung):
+            return
+        below = self.rungs[self.rungs.index(rung) + 1 :]
+        next_s = below[0].service.least(rows) if below else 0.0
+        before = rung.pace
+        rung.pace = ran(before, timing.infer_ns / 1e9 / rows, next_s / rows)
+        if rung.pace.is_out != before.is_out:
+            state = "much slower than usual" if rung.pace.is_out else "in pace again"
+            logger.warning("%s is %s", rung.name, state)
 
     def reasons(self) -> list[str]:
         """Return why rungs are missing or not available, one sentence each."""
         away = [f"{rung.name}: {rung.why}" for rung in self.rungs if not rung.is_available]
-        return [*away, *self.problems]
+        slow = [
+            f"{rung.name}: much slower than usual"
+            for rung in self.rungs
+            if isinstance(rung, AcceleratorRung) and rung.is_available and rung.pace.is_out
+        ]
+        return [*away, *slow, *self.problems]
 
     def close(self) -> None:
         """Give the memory of every rung back; one that cannot be closed keeps no other."""

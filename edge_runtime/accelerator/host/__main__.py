@@ -1,0 +1,109 @@
+"""The child's main program: `python .../accelerator/host SOCKET_FD PARENT_ID [DRIVER_PATH]`.
+
+It says what it has (HELLO), then does what it is told until the socket ends. A thread reports the
+sensors. Nothing is tried again here: whatever goes wrong is told, and the runtime kills and
+replaces this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).resolve().parent
+ROOT = str(_HERE.parents[2])
+SENSE_EVERY_S = 1.0
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Serve the runtime at the other end of the socket; 0 when it has closed it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[2]):
+        return 1  # the runtime has died before this process could ask to die with it
+    # The folder of this file would shadow modules; the package's own root goes last, so that
+    # another interpreter finds its own numpy and not the runtime's.
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != _HERE]
+    sys.path.append(ROOT)
+    sys.path[:0] = sys.argv[3:4]
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    from edge_runtime.accelerator import wire
+
+    try:
+        from edge_runtime.accelerator.host import hailo
+    except Exception as error:  # no binding, or one that does not fit
+        sock.send(wire.HELLO + wire.encode({"error": _line(error), "stage": "import"}))
+        return 0
+    try:
+        device = hailo.Device()
+    except Exception as error:
+        told = {"error": _line(error), "status": hailo.status_of(error), "stage": "open"}
+        sock.send(wire.HELLO + wire.encode(told))
+        return 0
+    sock.send(wire.HELLO + wire.encode(device.describe()))
+    threading.Thread(target=_sense, args=(sock, device, wire), daemon=True).start()
+    _serve(sock, device, wire, hailo)
+    os._exit(0)  # the driver's own threads may hang; the kernel closes the device
+
+
+def _serve(sock: socket.socket, device: Any, wire: Any, hailo: Any) -> None:
+    networks: dict[int, Any] = {}
+
+    def done(job: int, status: int, taken_ns: int, text: str) -> None:
+        sock.send(wire.DONE + wire.DONE_BODY.pack(job, status, taken_ns) + text[:500].encode())
+
+    while True:
+        message, fds, _, _ = socket.recv_fds(sock, wire.MAX_MESSAGE, 1)
+        if not message:
+            return
+        kind, body = message[:1], message[1:]
+        if kind == wire.RUN:
+            job, model, slot, rows = wire.RUN_BODY.unpack(body)
+            try:
+                networks[model].run(job, slot, rows, done)
+            except Exception as error:
+                done(job, hailo.UNKNOWN, 0, _line(error))
+        elif kind == wire.LOAD:
+            document = wire.decode(body)
+            answer = {"model": document["model"]}
+            try:
+                slots = wire.read_slots(document)
+                memory = mmap.mmap(fds[0], slots.size_bytes)
+                networks[document["model"]] = device.load(document["path"], slots, memory)
+            except hailo.Mismatch as error:
+                answer.update(error=_line(error), status=hailo.INVALID_ARGUMENT)
+            except Exception as error:
+                answer.update(error=_line(error), status=hailo.status_of(error))
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            sock.send(wire.LOADED + wire.encode(answer))
+        elif kind == wire.UNLOAD:
+            network = networks.pop(wire.decode(body)["model"], None)
+            if network is not None:
+                network.close()
+
+
+def _sense(sock: socket.socket, device: Any, wire: Any) -> None:
+    pause = threading.Event()
+    while True:
+        try:
+            sock.send(wire.SENSED + wire.encode(device.sense()))
+        except OSError:
+            return
+        pause.wait(SENSE_EVERY_S)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(("%s: %s" % (type(error).__name__, error)).split())[:1000]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""When a part that failed may be trusted again, and when a slow one is not worth its place.
+
+A circuit breaker (Nygard, "Release It!", 2007) with a hold: after a fall the part has to be
+healthy for a while before it serves again, longer when it has fallen often, so that a part that
+works for a moment after each restart does not flap. Times are seconds on any one clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+RECENT_S: Final = 60.0  # falls in this time count
+FLAP_S: Final = 2.0  # a return that lasts no longer was none ...
+QUIET_S: Final = (
+    60.0  # ... and the next one has to wait, so that there is one flap a minute at most
+)
+HOLD_S: Final = 0.5  # of health asked for after a first fall; doubled with each further one
+MAX_HOLD_S: Final = 4.0
+MAX_RESTART_S: Final = 4.0
+
+SLOW_FACTOR: Final = 1.5  # slower than the next rung by this, and ...
+UNUSUAL_FACTOR: Final = 3.0  # ... than its own usual pace by this, is too slow
+_SMOOTHING: Final = 0.05
+SLOW_RUNS: Final = 5  # in a row, before a rung steps back
+FAST_RUNS: Final = 3  # in a row, before it comes back
+PROBE_EVERY_S: Final = 0.5  # one request in this time tries a rung that has stepped back
+
+REST_C: Final = 105.0  # a Hailo-8 is specified to 105 degrees at its junction, and shuts down above
+RESUME_C: Final = 95.0
+CAREFUL_C: Final = 98.0  # one batch at a time from here on
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """A part's history. is_open: it does not serve; healthy_since: while open, of its health."""
+
+    is_open: bool = True
+    falls: tuple[float, ...] = ()
+    returned_at: float = -float("inf")
+    healthy_since: float | None = None
+    not_before: float = -float("inf")
+
+
+def fell(breaker: Breaker, now: float) -> Breaker:
+    """Return the breaker after a failure."""
+    recent = tuple(at for at in breaker.falls if now - at < RECENT_S)
+    if breaker.is_open:
+        return replace(breaker, falls=recent, healthy_since=None)
+    flapped = now - breaker.returned_at < FLAP_S and bool(recent)
+    return Breaker(
+        is_open=True,
+        falls=(*recent, now),
+        returned_at=breaker.returned_at,
+        healthy_since=None,
+        not_before=now + QUIET_S if flapped else breaker.not_before,
+    )
+
+
+def is_healthy(breaker: Breaker, now: float) -> Breaker:
+    """Return the breaker after a sign of health; it closes when health has lasted."""
+    if not breaker.is_open:
+        return breaker
+    since = now if breaker.healthy_since is None else breaker.healthy_since
+    if now >= breaker.not_before and now - since >= hold_s(breaker, now):
+        return replace(breaker, is_open=False, returned_at=now, healthy_since=None)
+    return replace(breaker, healthy_since=since)
+
+
+def hold_s(breaker: Breaker, now: float) -> float:
+    """Return how long health has to last before the part serves again; 0 before a first fall."""
+    falls = sum(1 for at in breaker.falls if now - at < RECENT_S)
+    return min(MAX_HOLD_S, HOLD_S * 2.0 ** (falls - 1)) if falls else 0.0
+
+
+def restart_after_s(failures: int) -> float:
+    """Return the pause before another start after so many that failed in a row."""
+    return min(MAX_RESTART_S, 0.25 * 2.0 ** (failures - 1)) if failures else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Whether a rung is worth its place.
+
+    usual_s: seconds of a row when nothing is wrong, 0 while unknown; slow, fast: runs in a row;
+    probed_at: latest attempt while it is out.
+    """
+
+    is_out: bool = False
+    usual_s: float = 0.0
+    slow: int = 0
+    fast: int = 0
+    probed_at: float = -float("inf")
+
+
+def ran(pace: Pace, row_s: float, next_row_s: float) -> Pace:
+    """Return the pace after a run. row_s: seconds a row took; next_row_s: on the next rung.
+
+    A small model may be quicker on the processor than on an accelerator that is in best health;
+    that is no reason to leave it, so a rung is measured by its own usual pace too.
+    """
+    is_unusual = 0 < pace.usual_s * UNUSUAL_FACTOR < row_s
+    if is_unusual and 0 < next_row_s * SLOW_FACTOR < row_s:
+        slow = pace.slow + 1
+        return replace(pace, is_out=pace.is_out or slow >= SLOW_RUNS, slow=slow, fast=0)
+    fast = pace.fast + 1
+    usual_s = pace.usual_s
+    if not is_unusual:
+        usual_s = usual_s + _SMOOTHING * (row_s - usual_s) if usual_s else row_s
+    is_out = pace.is_out and fast < FAST_RUNS
+    return replace(pace, is_out=is_out, usual_s=usual_s, slow=0, fast=fast)
+
+
+def may_try(pace: Pace, now: float) -> bool:
+    """Tell whether the next request may run on this rung."""
+    return not pace.is_out or now - pace.probed_at >= PROBE_EVERY_S
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """is_resting: too hot to serve; is_careful: one batch at a time."""
+
+    is_resting: bool = False
+    is_careful: bool = False
+
+
+def felt(heat: Heat, temperature_c: float | None, *, is_throttled: bool) -> Heat:
+    """Return what to do at this temperature; None: not known, and only throttling counts."""
+    if temperature_c is None:
+        return Heat(is_resting=False, is_careful=is_throttled)
+    limit_c = RESUME_C if heat.is_resting else REST_C
+    return Heat(
+        is_resting=temperature_c >= limit_c,
+        is_careful=is_throttled or temperature_c >= CAREFUL_C,
+    )
