@@ -90,7 +90,12 @@ class EdgeRuntime:
         self._package_problems: list[str] = []
         self.accelerator = _accelerator(config.edge.accelerator)
         self.engine = Engine(
-            EngineOptions(drain_s=config.edge.drain_s), accelerator=self.accelerator
+            EngineOptions(
+                drain_s=config.edge.drain_s,
+                max_model_bytes=config.edge.models.max_bytes,
+                result_cache_bytes=config.edge.models.cache_bytes,
+            ),
+            accelerator=self.accelerator,
         )
         self.service = EngineService(
             self.engine,

@@ -95,11 +95,14 @@ class EdgePorts(Section):
 class EdgeModels(Section):
     """folder: of model packages, `$home/models` when unset; startup: which versions are loaded
     before it is ready: the newest of each model, all, or none. What was loaded or unloaded by
-    name since stays so over a restart.
+    name since stays so over a restart. max_bytes: of loaded models, as measured, 0 for no limit; a
+    version that had to make room is loaded again when it is asked for. cache_bytes: of answers.
     """
 
     folder: Path | None = None
     startup: Literal["newest", "all", "none"] = "newest"
+    max_bytes: Annotated[int, Field(ge=0)] = 0
+    cache_bytes: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
 
 
 class AcceleratorSettings(Section):

@@ -23,6 +23,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.classification import classify_outputs
 from edge_runtime.protocol.service import (
+    AGE_PARAMETER,
     REASON_PARAMETER,
     RUNG_PARAMETER,
     SERVER_EXTENSIONS,
@@ -125,8 +126,9 @@ class EngineService:
     def is_model_ready(self, model: str, version: str | None) -> bool:
         try:
             self._runner(model, version)
-        except Unavailable:
-            return False
+        except Unavailable:  # one that had to make room is loaded when it is asked for
+            evicted = self._engine.residency.evicted
+            return any(m == model and version in (None, v) for m, v in evicted)
         return True
 
     def model_metadata(self, model: str, version: str | None) -> ModelMetadata:
@@ -165,7 +167,11 @@ class EngineService:
                 if version in loaded:
                     entries.append(RepositoryEntry(model, version, "READY"))
                 elif not ready_only:
-                    why = self._failures.get((model, version), "not loaded")
+                    is_out = (model, version) in self._engine.residency.evicted
+                    idle = (
+                        "made room for another, loaded when asked for" if is_out else "not loaded"
+                    )
+                    why = self._failures.get((model, version), idle)
                     entries.append(RepositoryEntry(model, version, "UNAVAILABLE", why))
         return entries
 
@@ -187,7 +193,7 @@ class EngineService:
             async with asyncio.timeout_at(context.deadline):
                 await self._load(versions[wanted])
         except TimeoutError:
-            raise DeadlineExceeded(f"model '{model}' is still loading", field="timeout") from None
+            raise _still_loading(model) from None
         if self._decided is not None:
             self._decided(model, wanted, True)
 
@@ -207,8 +213,10 @@ class EngineService:
     async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
         if self._not_ready:
             raise Unavailable(self._not_ready, retry_after_s=1.0)
-        runner = self._runner(request.model, request.version)
-        found = await runner.answer(request, deadline=context.deadline, priority=context.priority)
+        runner = await self._resident(request.model, request.version, context)
+        found = await self._engine.answer(
+            request, runner.version, deadline=context.deadline, priority=context.priority
+        )
         response = InferResponse(
             model=request.model,
             version=runner.version,
@@ -220,9 +228,10 @@ class EngineService:
                 TARGET_PARAMETER: self._target,
                 REASON_PARAMETER: REASON,
                 RUNG_PARAMETER: found.rung,
+                **({AGE_PARAMETER: int(found.age_s * 1e3)} if found.age_s else {}),
             },
         )
-        return InferResult(response, self._target, REASON, found.rung)
+        return InferResult(response, self._target, REASON, found.rung, found.age_s)
 
     async def _load(self, source: ModelSource) -> None:
         key = (source.model, source.version)
@@ -248,6 +257,22 @@ class EngineService:
             )
         return self._engine.runner(model, wanted)
 
+    async def _resident(self, model: str, version: str | None, context: CallContext) -> ModelRunner:
+        """Return what answers for a model; one that had to make room is loaded again first."""
+        evicted = self._engine.residency.evicted
+        if not evicted:
+            return self._runner(model, version)
+        versions = self._known(model)
+        here = [v for v in versions if (model, v) in evicted or (model, v) in self._engine.loaded]
+        wanted = version or (here[-1] if here else None)
+        if wanted is not None and (model, wanted) in evicted:
+            try:
+                async with asyncio.timeout_at(context.deadline):
+                    await self._load(versions[wanted])
+            except TimeoutError:
+                raise _still_loading(model) from None
+        return self._runner(model, wanted)
+
     def _known(self, model: str) -> dict[str, ModelSource]:
         versions = self._repository.get(model)
         if versions is None:
@@ -265,6 +290,10 @@ def _version(parameters: Mapping[str, ParameterValue]) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidInput("parameter 'version' must be text", field="version")
     return value
+
+
+def _still_loading(model: str) -> DeadlineExceeded:
+    return DeadlineExceeded(f"model '{model}' is still loading", field="timeout")
 
 
 def _no_version(model: str, version: str) -> NotFound:

@@ -20,8 +20,10 @@ from typing import Any, Final, Protocol
 from edge_runtime.backends.base import AcceleratorBackend, Backend, BackendLoader, BackendOptions
 from edge_runtime.backends.onnx import load_onnx
 from edge_runtime.engine.memory import trim_heap
+from edge_runtime.engine.recall import Recall
+from edge_runtime.engine.residency import Residency
 from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung, Rung
-from edge_runtime.engine.runner import ModelOptions, ModelRunner
+from edge_runtime.engine.runner import Answered, ModelOptions, ModelRunner
 from edge_runtime.engine.source import ModelSource, Variant
 from edge_runtime.engine.threads import compute_pool
 from edge_runtime.errors import InvalidInput, NotFound, PrimeSparkError, Unavailable, Unsupported
@@ -38,10 +40,16 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """threads: computations at once in this process (0: one per processor)."""
+    """threads: computations at once in this process (0: one per processor).
+
+    max_model_bytes: of all loaded models, as measured (0: no limit); result_cache_bytes: of answers
+    kept for models that allow it.
+    """
 
     threads: int = 0
     drain_s: float = 30.0
+    max_model_bytes: int = 0
+    result_cache_bytes: int = 16 * 1024 * 1024
     defaults: ModelOptions = field(default_factory=ModelOptions)
 
 
@@ -92,6 +100,10 @@ class Engine:
         self._runners: dict[Key, ModelRunner] = {}
         self._loading: dict[Key, tuple[ModelSource, asyncio.Task[None]]] = {}
         self._draining: dict[asyncio.Task[None], Key] = {}
+        self.recall = Recall(options.result_cache_bytes, self._pool)
+        self.residency = Residency(
+            options.max_model_bytes, self._is_busy, self._evict, time.monotonic
+        )
 
     @property
     def loaded(self) -> tuple[Key, ...]:
@@ -143,17 +155,27 @@ class Engine:
         key = (model, version)
         while (loading := self._loading.get(key)) is not None:
             await asyncio.wait((loading[1],))
-        runner = self._runners.pop(key, None)
-        if runner is not None:
-            self._drain(key, runner)
-        await self._drained(key)
+        await self._take_out(key)
+        self.residency.gone(key)
+        self.recall.forget(model, version)
 
     async def infer(
         self, request: InferRequest, version: str, *, deadline: float, priority: int = 0
     ) -> tuple[Tensor, ...]:
-        """Compute a request on a loaded version; see `ModelRunner.infer`."""
+        """Compute a request on a loaded version; see `answer`."""
+        return (await self.answer(request, version, deadline=deadline, priority=priority)).outputs
+
+    async def answer(
+        self, request: InferRequest, version: str, *, deadline: float, priority: int = 0
+    ) -> Answered:
+        """Answer a request on a loaded version, from memory where the model allows it.
+
+        See `ModelRunner.answer`.
+        """
         runner = self.runner(request.model, version)
-        return await runner.infer(request, deadline=deadline, priority=priority)
+        if self.residency.limit_bytes:
+            self.residency.touch((request.model, version))
+        return await self.recall.answer(runner, request, deadline=deadline, priority=priority)
 
     def statistics(self) -> Sequence[ModelStatistics]:
         return [runner.stats.snapshot() for runner in self._runners.values()]
@@ -197,6 +219,20 @@ class Engine:
         if tasks:
             await asyncio.wait(tasks)
 
+    async def _take_out(self, key: Key) -> None:
+        runner = self._runners.pop(key, None)
+        if runner is not None:
+            self._drain(key, runner)
+        await self._drained(key)
+
+    async def _evict(self, key: Key) -> None:
+        logger.info("%s version %s makes room for another", *key)
+        await self._take_out(key)  # its answers stay: it comes back when it is asked for
+
+    def _is_busy(self, key: Key) -> bool:
+        runner = self._runners.get(key)
+        return runner is not None and bool(runner.queued or runner.running)
+
     async def _close(self, runner: ModelRunner) -> None:
         try:
             await runner.close(self._options.drain_s)
@@ -205,6 +241,10 @@ class Engine:
         trim_heap()
 
     async def _open(self, source: ModelSource) -> None:
+        async with self.residency.room_for(source):
+            await self._open_in_room(source)
+
+    async def _open_in_room(self, source: ModelSource) -> None:
         key = (source.model, source.version)
         await self._drained(key)  # a third copy would have to wait for the first to go
         ladder = await self._ladder(source)

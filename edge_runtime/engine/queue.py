@@ -1,9 +1,11 @@
-"""A bounded queue ordered by priority, then deadline, then arrival.
+"""A bounded queue ordered by urgency: priority that ages, then deadline, then arrival.
 
 Requests that can be stacked into one batch share a bucket (same outputs, same datatypes, same
 shapes beyond the batch dimension). The head of the queue is the most urgent request of all
-buckets; a batch is that request and the most urgent of its bucket behind it. Earliest deadline
-first is optimal for meeting deadlines while they can all be met (Liu and Layland, 1973).
+buckets; a batch is that request and the most urgent of its bucket behind it. Urgency does not
+change while a request waits (`policies.aging`), so heaps stay valid. Earliest deadline first, which
+holds among equal priorities that came together, is optimal for meeting deadlines while they can all
+be met (Liu and Layland, 1973).
 
 Removal is lazy: a cancelled entry stays in its heap as a tombstone until it surfaces, or until
 tombstones outnumber the living.
@@ -15,6 +17,8 @@ import heapq
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from policies.aging import Urgency, urgency
+
 T = TypeVar("T")
 
 
@@ -23,7 +27,7 @@ class Entry(Generic[T]):
 
     __slots__ = ("bucket", "is_live", "item", "key", "rows")
 
-    def __init__(self, item: T, bucket: Hashable, rows: int, key: tuple[int, float, int]) -> None:
+    def __init__(self, item: T, bucket: Hashable, rows: int, key: Urgency) -> None:
         self.item = item
         self.bucket = bucket
         self.rows = rows
@@ -52,13 +56,17 @@ class RequestQueue(Generic[T]):
         return self._live >= self.capacity
 
     def push(
-        self, item: T, *, bucket: Hashable, rows: int, priority: int, deadline: float
+        self, item: T, *, bucket: Hashable, rows: int, priority: int, deadline: float, now: float
     ) -> Entry[T]:
-        """Add an item; lower priority numbers go first. Raises IndexError when full."""
+        """Add an item. Raises IndexError when full.
+
+        Lower priority numbers go first, but for those who have waited: see `policies.aging`.
+        """
         if self.is_full:
             raise IndexError("the queue is full")
         self._arrivals += 1
-        entry = Entry(item, bucket, rows, (priority, deadline, self._arrivals))
+        key = urgency(priority, now, deadline, self._arrivals)
+        entry = Entry(item, bucket, rows, key)
         heapq.heappush(self._heaps.setdefault(bucket, []), entry)
         self._live += 1
         self._stored += 1

@@ -52,7 +52,10 @@ class ModelOptions:
 
     max_batch_size: rows stacked into one run; max_delay_ms: how long an incomplete batch waits
     for more; instances: runs at once, 0 to decide by the measured service time; max_queue:
-    requests that may wait; max_queue_wait_ms: expected wait above which requests are refused.
+    requests that may wait; max_queue_wait_ms: expected wait above which requests are refused;
+    pinned: 1 to keep it in memory whatever else is loaded; cache_ttl_ms: how long an answer is
+    given again for the same input, 0 to compute each time; cache_stale_ms: how old an answer may
+    be that is given, marked as stale, when nothing can compute, 0 to refuse then.
     """
 
     max_batch_size: int = 8
@@ -61,14 +64,21 @@ class ModelOptions:
     max_queue: int = 256
     max_queue_wait_ms: float = 1000.0
     intra_op_threads: int = 1
+    pinned: int = 0
+    cache_ttl_ms: float = 0.0
+    cache_stale_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
-    """Outputs, and the name of the rung that computed them."""
+    """Outputs, and the name of the rung that computed them.
+
+    age_s: seconds since they were computed, where that was before this request.
+    """
 
     outputs: tuple[Tensor, ...]
     rung: str
+    age_s: float = 0.0
 
 
 class ModelRunner:
@@ -144,8 +154,7 @@ class ModelRunner:
         now = asyncio.get_running_loop().time()
         if self._is_closing:
             raise Unavailable(f"model '{self.model}' is being unloaded", retry_after_s=1.0)
-        names = tuple(output.name for output in request.outputs)
-        work = check(self.ladder.signature, request.inputs, names)
+        work = self.fit(request)
         rung = self.ladder.best()
         if rung is None:
             raise self._nothing_left()
@@ -165,6 +174,11 @@ class ModelRunner:
             for name, array in zip(work.outputs, answer.arrays, strict=True)
         )
         return Answered(outputs, answer.rung)
+
+    def fit(self, request: InferRequest) -> Work:
+        """Fit a request to the model. Raises InvalidInput naming what does not fit."""
+        names = tuple(output.name for output in request.outputs)
+        return check(self.ladder.signature, request.inputs, names)
 
     async def warm_up(self) -> None:
         """Run zeros through every rung that is there, so that times are known and caches warm.
@@ -273,7 +287,7 @@ class ModelRunner:
         # A request that cannot be stacked is alone in its bucket.
         bucket = work.bucket if work.bucket is not None else job
         entry = self._queue.push(
-            job, bucket=bucket, rows=work.rows, priority=priority, deadline=deadline
+            job, bucket=bucket, rows=work.rows, priority=priority, deadline=deadline, now=now
         )
         self._queued_rows += work.rows
         self._pump()
@@ -392,7 +406,7 @@ class ModelRunner:
             self._settle(job, answer=Answer(arrays, rung.name))
 
     def _ran(self, rung: Rung, rows: int, timing: Timing) -> None:
-        rung.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
+        self.ladder.ran(rung, rows, timing)
         self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
         self.stats.ran_on(rung.name, rows)
 
@@ -420,7 +434,7 @@ class ModelRunner:
             self._pump()
 
     async def _compute_batch(self, batch: Batch, tried: frozenset[str] = frozenset()) -> None:
-        rung = self.ladder.best(tried)
+        rung = self.ladder.take(asyncio.get_running_loop().time(), tried)
         if rung is None:
             for job in batch.jobs:
                 self._settle(job, error=self._nothing_left())

@@ -55,6 +55,7 @@ class ModelStats:
         self.compute_infer = _Duration()
         self.compute_output = _Duration()
         self.cancel = _Duration()
+        self.cache_hit = _Duration()
         self._batches: dict[int, tuple[_Duration, _Duration, _Duration]] = {}
         self.latency_counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
         self.latency_sum_s = 0.0
@@ -86,6 +87,10 @@ class ModelStats:
         self.latency_counts[bisect_left(LATENCY_BUCKETS_S, total_s)] += 1
         self.latency_sum_s += total_s
 
+    def recalled(self, seconds: float) -> None:
+        """Record a request that was answered from memory."""
+        self.cache_hit.add(int(seconds * 1e9))
+
     def snapshot(self) -> ModelStatistics:
         """Return the counters as an immutable value."""
         return ModelStatistics(
@@ -101,6 +106,7 @@ class ModelStats:
             compute_infer=self.compute_infer.freeze(),
             compute_output=self.compute_output.freeze(),
             cancel=self.cancel.freeze(),
+            cache_hit=self.cache_hit.freeze(),
             rejected=self.rejected,
             batches=tuple(
                 BatchStat(rows, parts[0].freeze(), parts[1].freeze(), parts[2].freeze())

@@ -104,7 +104,7 @@ def _statistics(value: ModelStatistics) -> pb.ModelStatistics:
             compute_input=_duration(value.compute_input),
             compute_infer=_duration(value.compute_infer),
             compute_output=_duration(value.compute_output),
-            cache_hit=pb.StatisticDuration(),
+            cache_hit=_duration(value.cache_hit),
             cache_miss=pb.StatisticDuration(),
         ),
         batch_stats=[_batch(batch) for batch in value.batches],

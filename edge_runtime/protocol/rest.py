@@ -368,6 +368,8 @@ async def _infer_response(
     }
     if result.rung:
         headers["prime-spark-rung"] = result.rung
+    if result.age_s:
+        headers["age"] = str(int(result.age_s))  # RFC 9111, section 5.1
     if encoded.json_bytes is None:
         headers["content-type"] = "application/json"
     else:

@@ -99,6 +99,7 @@ def _model_statistics(value: ModelStatistics) -> Document:
             "compute_input": _duration(value.compute_input),
             "compute_infer": _duration(value.compute_infer),
             "compute_output": _duration(value.compute_output),
+            "cache_hit": _duration(value.cache_hit),
             "cancel": _duration(value.cancel),
             "rejected": {"count": value.rejected, "ns": 0},
         },

@@ -39,6 +39,7 @@ SERVER_EXTENSIONS = (
 TARGET_PARAMETER: Final = "prime_spark_target"
 REASON_PARAMETER: Final = "prime_spark_reason"
 RUNG_PARAMETER: Final = "prime_spark_rung"
+AGE_PARAMETER: Final = "prime_spark_age_ms"  # of an answer that was computed before
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,16 @@ class CallContext:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferResult:
-    """An answer and where it came from: target name, stable reason code, rung where it is known."""
+    """An answer and where it came from: target name, stable reason code, rung where it is known.
+
+    age_s: seconds since it was computed, where that was before this request.
+    """
 
     response: InferResponse
     target: str
     reason: str
     rung: str = ""
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,7 @@ class ModelStatistics:
     compute_infer: DurationStat = DurationStat()
     compute_output: DurationStat = DurationStat()
     cancel: DurationStat = DurationStat()
+    cache_hit: DurationStat = DurationStat()
     rejected: int = 0
     batches: tuple[BatchStat, ...] = ()
 
@@ -223,6 +224,7 @@ def merge_statistics(parts: Sequence[ModelStatistics]) -> ModelStatistics:
         compute_infer=total("compute_infer"),
         compute_output=total("compute_output"),
         cancel=total("cancel"),
+        cache_hit=total("cache_hit"),
         rejected=sum(p.rejected for p in parts),
         batches=tuple(by_size[size] for size in sorted(by_size)),
     )
