@@ -115,7 +115,10 @@ lock:  ## Write constraints.txt anew from the newest versions that pyproject.tom
 	&& $$fresh/bin/python -m pip install --quiet '.[$(EXTRAS)]' \
 	&& { echo '# Exact versions for reproducible installs; written by `make lock`.'; \
 	     $$fresh/bin/python -m pip freeze --exclude prime-spark | sed -E 's/\+cpu$$//' \
-	     | grep -viE '^(nvidia-|triton==|cuda-|pip==|setuptools==|wheel==)'; } > constraints.txt
+	     | grep -viE '^(nvidia-|triton==|cuda-|pip==|setuptools==|wheel==)'; } > constraints.txt \
+	&& awk -F== 'NR==FNR { v[$$1]=$$2; next } /==/ && $$1 != "onnxruntime" { $$0=$$1 "==" v[$$1] } 1' \
+	  constraints.txt configs/edge/constraints.txt > $$fresh/board \
+	&& mv $$fresh/board configs/edge/constraints.txt  # boards keep their own onnxruntime
 
 .PHONY: clean
 clean: down  ## Stop the cluster and remove what was built (not the home)

@@ -111,7 +111,7 @@ class AcceleratorSettings(Section):
     (empty: the system's, else our own); driver_path: a folder put before its own search path.
     """
 
-    kind: Literal["auto", "none", "hailo"] = "none"
+    kind: Literal["auto", "none", "hailo"] = "auto"
     python: str = ""
     driver_path: Path | None = None
 
