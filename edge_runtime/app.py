@@ -62,6 +62,10 @@ class Places:
     def socket(self) -> Path:
         return self.run / "edge.sock"
 
+    @property
+    def grpc_socket(self) -> Path:
+        return self.run / "edge-grpc.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
@@ -170,7 +174,13 @@ class EdgeRuntime:
                 f"{where} cannot be listened on", hint="another process has it"
             ) from None
         self._closing.push_async_callback(grpc.stop, config.edge.drain_s)
+        beside = build_grpc_server(self.service, LocalCaller(), limits, self.budget, self.gate)
+        config.places.grpc_socket.unlink(missing_ok=True)
+        beside.add_insecure_port(f"unix:{config.places.grpc_socket}")
+        os.chmod(config.places.grpc_socket, 0o600)  # noqa: PTH101 (once, at the start)
+        self._closing.push_async_callback(beside.stop, config.edge.drain_s)
         await grpc.start()
+        await beside.start()
         await site.start()
         await local.start()
         self._loading = asyncio.get_running_loop().create_task(self._load())

@@ -102,6 +102,14 @@ class Corrupt(PrimeSparkError):
     code = "corrupt"
 
 
+def kind_of(code: str) -> type[PrimeSparkError]:
+    """Return the kind of error that a code names, the base for one that is not known."""
+    return _KINDS.get(code, PrimeSparkError)
+
+
+_KINDS = {kind.code: kind for kind in PrimeSparkError.__subclasses__()}
+
+
 def _rebuild(
     kind: type[PrimeSparkError], message: str, state: Mapping[str, object]
 ) -> PrimeSparkError:

@@ -8,6 +8,7 @@ which the sources came.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -42,6 +43,8 @@ from edge_runtime.protocol.types import (
     RepositoryEntry,
     ServerMetadata,
 )
+
+logger = logging.getLogger(__name__)
 
 SERVER_NAME: Final = "prime-spark-edge"
 REASON: Final = "local"
@@ -217,6 +220,7 @@ class EngineService:
         found = await self._engine.answer(
             request, runner.version, deadline=context.deadline, priority=context.priority
         )
+        logger.debug("answered %s on %s, trace %s", request.model, found.rung, context.trace)
         response = InferResponse(
             model=request.model,
             version=runner.version,

@@ -21,6 +21,7 @@ def overview(runtime: EdgeRuntime) -> dict[str, object]:
     models: list[dict[str, object]] = []
     for runner in runtime.engine.runners():
         best = runner.ladder.best()
+        load = runtime.engine.load_of((runner.model, runner.version))
         stats = runner.stats
         models.append(
             {
@@ -39,6 +40,8 @@ def overview(runtime: EdgeRuntime) -> dict[str, object]:
                 ],
                 "queued": runner.queued,
                 "running": runner.running,
+                "wait_s": load.wait_s if load is not None else 0.0,
+                "service_s": load.service_s if load is not None else 0.0,
                 "answered": stats.success.count,
                 "failed": stats.fail.count,
                 "refused": stats.rejected,
@@ -49,6 +52,7 @@ def overview(runtime: EdgeRuntime) -> dict[str, object]:
     return {
         "status": health.status,
         "reasons": list(health.reasons),
+        "models_folder": str(runtime.packages.root),
         "models": models,
         "not_loaded": [
             {"model": entry.name, "version": entry.version, "why": entry.reason}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edge_runtime.engine import LoadReport
-from edge_runtime.errors import PrimeSparkError
+from edge_runtime.errors import PrimeSparkError, kind_of
 from edge_runtime.protocol.binary import decode_raw, encode_raw
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, RequestedOutput, Tensor
 
@@ -22,7 +22,10 @@ WireTensor = tuple[str, str, tuple[int, ...], bytes]
 
 
 class Call(NamedTuple):
-    """A request on its way. slack_s: seconds to its deadline when it was sent."""
+    """A request on its way. slack_s: seconds to its deadline when it was sent.
+
+    trace: a W3C `traceparent`, empty where the caller sent none.
+    """
 
     model: str
     version: str
@@ -30,6 +33,7 @@ class Call(NamedTuple):
     outputs: tuple[str, ...]
     slack_s: float
     priority: int
+    trace: str = ""
 
 
 class Reply(NamedTuple):
@@ -49,7 +53,7 @@ class Failure(NamedTuple):
 
     def error(self, context: str) -> PrimeSparkError:
         """Return it as the error it was, with a context before its message."""
-        return _KINDS.get(self.code, PrimeSparkError)(f"{context}: {self.message}")
+        return kind_of(self.code)(f"{context}: {self.message}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,9 @@ class ReplicaReport:
     generation: int
 
 
-def encode_call(request: InferRequest, version: str, slack_s: float, priority: int) -> Call:
+def encode_call(
+    request: InferRequest, version: str, slack_s: float, priority: int, trace: str = ""
+) -> Call:
     """Pack a request for the version it was resolved to."""
     return Call(
         request.model,
@@ -71,6 +77,7 @@ def encode_call(request: InferRequest, version: str, slack_s: float, priority: i
         tuple(output.name for output in request.outputs),
         slack_s,
         priority,
+        trace,
     )
 
 
@@ -99,8 +106,7 @@ def decode_reply(reply: Reply) -> tuple[Tensor, ...]:
     """Unpack an answer. Raises the error that the replica packed."""
     if reply.error is not None:
         code, message, field, hint, retry_after_s = reply.error
-        kind = _KINDS.get(code, PrimeSparkError)
-        raise kind(message, field=field, hint=hint, retry_after_s=retry_after_s)
+        raise kind_of(code)(message, field=field, hint=hint, retry_after_s=retry_after_s)
     return tuple(_unpack(tensor) for tensor in reply.outputs)
 
 
@@ -120,8 +126,3 @@ def _pack(tensor: Tensor) -> WireTensor:
 def _unpack(packed: WireTensor) -> Tensor:
     name, datatype, shape, raw = packed
     return decode_raw(name, datatype, shape, raw, allow_non_finite=True)
-
-
-_KINDS: Mapping[str, type[PrimeSparkError]] = {
-    kind.code: kind for kind in PrimeSparkError.__subclasses__()
-}

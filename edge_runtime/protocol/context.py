@@ -6,6 +6,7 @@ Shared by REST (headers) and gRPC (metadata), so that both mean the same by it.
 from __future__ import annotations
 
 import asyncio
+import re
 
 from edge_runtime.auth import Principal
 from edge_runtime.errors import InvalidInput
@@ -15,7 +16,10 @@ from edge_runtime.protocol.types import Parameters
 TIMEOUT_HEADER = "prime-spark-timeout-ms"
 SITE_HEADER = "prime-spark-site"
 TIER_HEADER = "prime-spark-tier"
+TRACE_HEADER = "traceparent"
 TIERS = ("edge", "cloud", "colocated")
+
+_TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
 def call_context(
@@ -27,11 +31,13 @@ def call_context(
     site: str | None,
     tier: str | None,
     protocol: str,
+    trace: str | None = None,
 ) -> CallContext:
     """Settle deadline, priority and preferences of a call; shared by REST and gRPC.
 
     timeout_s wins over the parameter `timeout` (microseconds, Triton's scheduling policy
     extension), which wins over the configured default; all are cut at the configured maximum.
+    trace: a `traceparent`; one that is not well-formed counts as none (W3C Trace Context, 3.2).
     Raises InvalidInput naming the parameter or header.
     """
     if timeout_s is None and "timeout" in parameters:
@@ -54,6 +60,7 @@ def call_context(
         origin_site=site,
         tier=tier,
         protocol=protocol,
+        trace=trace if trace is not None and _TRACE.fullmatch(trace) else "",
     )
 
 

@@ -128,6 +128,45 @@ def encode_infer_response(
     return append_fields(head, _RAW_OUTPUTS, [encode_raw(tensor) for tensor in response.outputs])
 
 
+def encode_infer_request(request: InferRequest, version: str | None) -> bytes:
+    """Encode a request for a version (None: the server picks), with raw tensors."""
+    message = pb.ModelInferRequest(
+        model_name=request.model, model_version=version or "", id=request.id
+    )
+    for name, value in request.parameters.items():
+        _set_parameter(message.parameters[name], value)
+    for tensor in request.inputs:
+        message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+    for output in request.outputs:
+        wanted = message.outputs.add(name=output.name)
+        if output.classification:
+            _set_parameter(wanted.parameters["classification"], output.classification)
+    raw = [encode_raw(tensor) for tensor in request.inputs]
+    return append_fields(message.SerializeToString(), _RAW_INPUTS, raw)
+
+
+def decode_infer_response(message: bytes, limits: Limits) -> InferResponse:
+    """Decode an answer whose tensors are raw. Raises InvalidInput, TooLarge."""
+    rest, raw = cut_field(message, _RAW_OUTPUTS, 3 * limits.max_tensors + _OTHER_FIELDS)
+    found = parse(pb.ModelInferResponse, rest, limits.max_json_bytes)
+    if len(raw) != len(found.outputs):
+        raise InvalidInput(
+            f"raw_output_contents has {len(raw)} entries for {len(found.outputs)} outputs",
+            field="raw_output_contents",
+        )
+    outputs = tuple(
+        decode_raw(entry.name, entry.datatype, tuple(entry.shape), data, allow_non_finite=True)
+        for entry, data in zip(found.outputs, raw, strict=True)
+    )
+    return InferResponse(
+        model=found.model_name,
+        version=found.model_version,
+        outputs=outputs,
+        id=found.id,
+        parameters=_parameters(found.parameters, "parameters"),
+    )
+
+
 def encode_stream_answer(answer: bytes) -> bytes:
     """Wrap an encoded answer for a stream."""
     return append_fields(b"", _STREAM_ANSWER, [answer])

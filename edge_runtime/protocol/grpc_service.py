@@ -48,6 +48,7 @@ from edge_runtime.protocol.context import (
     SITE_HEADER,
     TIER_HEADER,
     TIMEOUT_HEADER,
+    TRACE_HEADER,
     call_context,
     header_timeout_s,
 )
@@ -355,6 +356,7 @@ class GrpcApi:
             site=metadata.get(SITE_HEADER),
             tier=metadata.get(TIER_HEADER),
             protocol="grpc",
+            trace=metadata.get(TRACE_HEADER),
         )
         if call.remaining_s is None:
             return context

@@ -49,6 +49,7 @@ from edge_runtime.protocol.context import (
     SITE_HEADER,
     TIER_HEADER,
     TIMEOUT_HEADER,
+    TRACE_HEADER,
     call_context,
     header_timeout_s,
 )
@@ -313,6 +314,7 @@ class RestApi:
             site=headers.get(SITE_HEADER),
             tier=headers.get(TIER_HEADER),
             protocol="http",
+            trace=headers.get(TRACE_HEADER),
         )
 
     async def _repository_call(self, request: Request) -> tuple[CallContext, Parameters]:

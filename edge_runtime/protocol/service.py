@@ -67,7 +67,7 @@ class CallContext:
 
     deadline: on the clock of `asyncio` (monotonic seconds); priority: lower runs sooner,
     0 when unset; origin_site: where the caller is, if it said so; tier: `edge`, `cloud` or
-    `colocated` when the caller insists, else None.
+    `colocated` when the caller insists, else None; trace: a W3C `traceparent`, empty without one.
     """
 
     principal: Principal
@@ -76,6 +76,7 @@ class CallContext:
     origin_site: str | None = None
     tier: str | None = None
     protocol: str = "http"
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -132,6 +132,7 @@ class Dispatcher:
                 deadline=context.deadline,
                 priority=context.priority,
                 may_move=may_move,
+                trace=context.trace,
             )
         except TimeoutError:
             raise _late(request.model) from None

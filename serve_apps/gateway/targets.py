@@ -134,6 +134,7 @@ class RemoteTarget:
         deadline: float,
         priority: int,
         may_move: bool,
+        trace: str = "",
     ) -> tuple[Tensor, ...]:
         """Send a request; may_move: it could go elsewhere, so silence is a reason to let go.
 
@@ -143,7 +144,7 @@ class RemoteTarget:
         key = (request.model, version)
         self._refuse_if_full(key)
         began = self._clock()
-        call = encode_call(request, version, deadline - began, priority)
+        call = encode_call(request, version, deadline - began, priority, trace)
         self._outstanding[key] = self._outstanding.get(key, 0) + 1
         try:
             reply = await self._exchange(call, deadline, may_move)
@@ -310,6 +311,7 @@ class LocalTarget:
         deadline: float,
         priority: int,
         may_move: bool,
+        trace: str = "",
     ) -> tuple[Tensor, ...]:
         return await self._engine.infer(request, version, deadline=deadline, priority=priority)
 
