@@ -90,7 +90,13 @@ _SECTIONS: Final = frozenset(
     name for name, field in Settings.model_fields.items() if isinstance(field.default, Section)
 )
 _NOT_SETTINGS: Final = frozenset(
-    {"PRIME_SPARK_CONFIG", "PRIME_SPARK_TOKEN", "PRIME_SPARK_CLUSTER", "PRIME_SPARK_NODE"}
+    {
+        "PRIME_SPARK_CONFIG",
+        "PRIME_SPARK_TOKEN",
+        "PRIME_SPARK_CLUSTER",
+        "PRIME_SPARK_NODE",
+        "PRIME_SPARK_EDGE_RUN",
+    }
 )
 
 

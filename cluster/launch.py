@@ -35,6 +35,7 @@ from cluster.nodes import EDGE, HEAD, StartingNode, begin, environment, gcs_addr
 from cluster.ports import check_free
 from cluster.processes import belonging, end, kill, start
 from cluster.state import ClusterState, read_state, write_state
+from cluster.supervisor import StartingSupervisor, read_node, start_supervisor
 from edge_runtime.errors import Conflict, NotFound, Unavailable
 
 FRONT_DOOR: Final = "front-door"
@@ -94,9 +95,8 @@ def start_edge(settings: Settings, progress: Progress) -> None:
             raise NotFound("no cluster runs here", hint="start one with `prime-spark up`")
         if not settings.edge.enabled:
             raise NotFound("this cluster has no edge node", hint="set edge.enabled to true")
-        if EDGE in parts and _has_raylet(parts[EDGE]):
+        if EDGE in parts and _has_supervisor(home, parts[EDGE]):
             raise Conflict("the edge node runs already")
-        kill(parts.get(EDGE, []))
         _start_edge(home, settings, progress).wait()
         progress(EDGE, "done", "")
 
@@ -123,8 +123,11 @@ def _bring_up(home: Home, settings: Settings, progress: Progress) -> None:
         ("ports.grpc", settings.address, settings.ports.grpc),
         ("ports.dashboard", "127.0.0.1", settings.ports.dashboard),
         ("ports.gcs", settings.ray.address, settings.ports.gcs),
+        ("edge.ports.rest", settings.edge.address, settings.edge.ports.rest),
+        ("edge.ports.grpc", settings.edge.address, settings.edge.ports.grpc),
     ):
-        check_free(address, port, setting)
+        if settings.edge.enabled or not setting.startswith("edge."):
+            check_free(address, port, setting)
     write_state(home, ClusterState())
     progress(HEAD, "started", "Ray head node")
     head = begin(home, settings, nodes(settings)[0])
@@ -146,10 +149,10 @@ def _complete(home: Home, settings: Settings, progress: Progress, running: set[s
         progress(EDGE, "done", "")
 
 
-def _start_edge(home: Home, settings: Settings, progress: Progress) -> StartingNode:
-    progress(EDGE, "started", f"Ray node labelled edge, site {settings.edge.site}")
-    edge = begin(home, settings, nodes(settings)[1])
-    _record(home, edge)
+def _start_edge(home: Home, settings: Settings, progress: Progress) -> StartingSupervisor:
+    progress(EDGE, "started", f"edge runtime and labelled Ray node, site {settings.edge.site}")
+    edge = start_supervisor(home, settings)
+    write_state(home, read_state(home).with_session(edge.session))
     return edge
 
 
@@ -168,7 +171,9 @@ def _start_front_door(home: Home, settings: Settings, progress: Progress) -> Non
     progress(FRONT_DOOR, "done", f"on {settings.address}:{settings.ports.rest}")
 
 
-def _deploy(home: Home, settings: Settings, progress: Progress, edge: StartingNode | None) -> None:
+def _deploy(
+    home: Home, settings: Settings, progress: Progress, edge: StartingSupervisor | None
+) -> None:
     """Run `serve_apps.deploy`, passing its lines on; the edge node joins meanwhile."""
     env = environment(home, settings)
     command = [sys.executable, "-m", "serve_apps.deploy", "--home", str(home.root)]
@@ -221,6 +226,8 @@ def _take_down(home: Home) -> None:
         raise Unavailable(f"these processes do not end: {ids}")
     _keep_ray_logs(home)
     shutil.rmtree(home.run, ignore_errors=True)
+    if not _has_own_runtime(home):
+        shutil.rmtree(home.edge_run, ignore_errors=True)
 
 
 def _keep_ray_logs(home: Home) -> None:
@@ -242,6 +249,24 @@ def _has_raylet(processes: Sequence[psutil.Process]) -> bool:
         with contextlib.suppress(psutil.Error):
             if process.name() == "raylet":
                 return True
+    return False
+
+
+def _has_supervisor(home: Home, processes: Sequence[psutil.Process]) -> bool:
+    """A node without its supervisor is what is left of one; a new one takes that over."""
+    node = read_node(home)
+    return node is not None and any(process.pid == node.pid for process in processes)
+
+
+def _has_own_runtime(home: Home) -> bool:
+    """Tell whether an edge runtime that is no part of the cluster uses this home."""
+    try:
+        with (home.edge_run / "edge.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     return False
 
 

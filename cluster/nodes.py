@@ -25,6 +25,7 @@ TIER_LABEL: Final = "prime-spark/tier"
 SITE_LABEL: Final = "prime-spark/site"
 ACCELERATOR_LABEL: Final = "prime-spark/accelerator"
 START_TIMEOUT_S: Final = 90.0
+EDGE_RUN: Final = "PRIME_SPARK_EDGE_RUN"  # tells a node's replicas where its runtime's sockets are
 _LOG_TAIL: Final = 600
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _INHERITED: Final = (
@@ -71,6 +72,8 @@ def nodes(settings: Settings) -> Sequence[Node]:
 
 def gcs_address(settings: Settings) -> str:
     """Return where the head is reached (host:port)."""
+    if settings.edge.head:
+        return settings.edge.head
     return f"{settings.ray.address}:{settings.ports.gcs}"
 
 
@@ -84,6 +87,7 @@ def environment(home: Home, settings: Settings) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _INHERITED or name.startswith(("PRIME_SPARK_", "COVERAGE_", "SSL_CERT_"))
     }
+    kept[EDGE_RUN] = str(home.edge_run)
     kept.update(
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(home.ray_token),
@@ -133,6 +137,11 @@ def begin(home: Home, settings: Settings, node: Node) -> StartingNode:
     log_from = log.stat().st_size if log.exists() else 0
     child, session = start(home, node.name, arguments, environment(home, settings), log)
     return StartingNode(node, session, child, log, log_from)
+
+
+def edge_settings(home: Home) -> Path:
+    """Return the file that tells an edge node of this machine the settings of its cluster."""
+    return home.run / "edge.yaml"
 
 
 @dataclass(frozen=True, slots=True)

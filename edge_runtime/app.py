@@ -35,15 +35,16 @@ from edge_runtime.engine.memory import trim_heap
 from edge_runtime.engine.metrics import EngineCollector
 from edge_runtime.errors import Conflict, PrimeSparkError, Unavailable
 from edge_runtime.http_server import HttpServer, tcp_listener, unix_listener
+from edge_runtime.offload import CloudLink, OffloadingService
 from edge_runtime.packages import PackageFolder
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import build_grpc_server
 from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
-from edge_runtime.service import EngineService
 from edge_runtime.serving_state import ServingState
 from edge_runtime.status import RuntimeCollector, overview
 from edge_runtime.systemd import Notifier
+from policies.leaving import LeavingRules
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class EdgeRuntime:
         self.budget, self.gate = ByteBudget(limits.max_inflight_bytes), Gate()
         self.packages = PackageFolder(config.places.models)
         self.state = ServingState(config.places.state / "serving.json")
+        self.origins: dict[tuple[str, str], str] = {}
         self._package_problems: list[str] = []
         self.accelerator = _accelerator(config.edge.accelerator)
         self.engine = Engine(
@@ -101,9 +103,15 @@ class EdgeRuntime:
             ),
             accelerator=self.accelerator,
         )
-        self.service = EngineService(
+        offload = config.edge.offload
+        self.link = CloudLink(offload, config.edge.site, limits) if offload.gateway else None
+        self.service = OffloadingService(
             self.engine,
-            (),
+            site=config.edge.site,
+            rules=LeavingRules(
+                offload.models, offload.tenants, offload.keep_models, offload.keep_tenants
+            ),
+            link=self.link,
             version=config.version,
             target=f"edge/{config.edge.site}",
             decided=self.state.decide,
@@ -132,6 +140,10 @@ class EdgeRuntime:
             self._closing.push_async_callback(self.accelerator.close)
             self.accelerator.start()
         self._closing.push_async_callback(self.engine.close)
+        if self.link is not None:
+            self._closing.push_async_callback(self.link.close)
+            probing = asyncio.get_running_loop().create_task(self.link.run())
+            self._closing.push_async_callback(_end, probing)
         self.service.hold("models are being loaded")
         limits = config.limits.limits()
         verifier = TokenVerifier(config.jwks)
@@ -209,6 +221,7 @@ class EdgeRuntime:
             except PrimeSparkError as error:
                 model, version = package.key
                 self._package_problems.append(f"{model}:{version}: {error.message}")
+        self.origins = {package.key: package.manifest.origin for package in found}
         here = {package.key for package in found}
         for entry in self.service.repository_index(ready_only=False):
             if (entry.name, entry.version) not in here and entry.state != "READY":
@@ -310,6 +323,11 @@ def _accelerator(settings: AcceleratorSettings) -> HailoAccelerator | None:
 
 def _grpc_address(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _own(path: Path) -> int:

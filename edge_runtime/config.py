@@ -116,17 +116,39 @@ class AcceleratorSettings(Section):
     driver_path: Path | None = None
 
 
+class OffloadSettings(Section):
+    """Where requests may go that this box cannot serve in time; nowhere when gateway is empty.
+
+    gateway: host:port of the cloud's gRPC; tls: unset for a trusted network only; ca: PEM of who
+    signed its certificate, the system's when unset; token_file: holds the credential, read again
+    when it changes. models, tenants: patterns of what may leave the site; keep_models,
+    keep_tenants: of what stays in spite of that.
+    """
+
+    gateway: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$")] = ""
+    tls: bool = True
+    ca: Path | None = None
+    token_file: Path | None = None
+    models: tuple[str, ...] = ("*",)
+    tenants: tuple[str, ...] = ("*",)
+    keep_models: tuple[str, ...] = ()
+    keep_tenants: tuple[str, ...] = ()
+
+
 class EdgeSettings(Section):
     """The edge runtime of this box; enabled and cpus: of the Ray node that `up` starts here.
 
-    address: where clients of the site reach it; the Unix socket is there whatever it is.
+    address: where clients of the site reach it; the Unix socket is there whatever it is. head:
+    host:port of the head that this box joins, empty for the one of this machine.
     """
 
     enabled: bool = True
     site: SiteName = "edge-1"
+    head: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$")] = ""
     cpus: Count = 1
     address: Address = "127.0.0.1"
     ports: EdgePorts = EdgePorts()
     models: EdgeModels = EdgeModels()
     accelerator: AcceleratorSettings = AcceleratorSettings()
+    offload: OffloadSettings = OffloadSettings()
     drain_s: Seconds = 20.0

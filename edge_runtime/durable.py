@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file in one step. Raises OSError; the old content is there then."""
+    """Replace a file in one step. Raises OSError; the old content or the new is there then."""
     staged = path.with_name(f".{path.name}.new")
     try:
         with staged.open("wb") as file:
@@ -26,6 +26,15 @@ def write(path: Path, content: bytes) -> None:
             staged.unlink()
         raise
     flush_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are not there yet. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    flush_folder(folder.parent)
 
 
 def flush_folder(folder: Path) -> None:

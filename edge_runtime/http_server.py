@@ -53,7 +53,8 @@ def tcp_listener(address: str, port: int) -> socket.socket:
     Raises Conflict when the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named: asyncio turns Nagle off only for sockets that say they are TCP.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -13,6 +13,10 @@ from edge_runtime.errors import NotFound, PrimeSparkError, Unavailable
 TIMEOUT_S: Final = 10.0
 
 
+class NotRunning(Unavailable):
+    """Nothing listens on the socket."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -35,7 +39,8 @@ def ask(
 ) -> Any:
     """Send a request; return the JSON document of the answer, None when it has no body.
 
-    Raises Unavailable when nothing answers, NotFound, or PrimeSparkError with what was refused.
+    Raises NotRunning, Unavailable when it does not answer in time, NotFound, or PrimeSparkError
+    with what was refused.
     """
     connection = _UnixConnection(path, timeout_s)
     try:
@@ -44,14 +49,19 @@ def ask(
         answer = connection.getresponse()
         text = answer.read()
     except (FileNotFoundError, ConnectionRefusedError):
-        raise Unavailable(
-            "no edge runtime runs here", hint="start it with `prime-spark edge run`"
+        raise NotRunning(
+            "no edge runtime runs here",
+            hint="start it with `prime-spark edge run`",
+            details={"reason": "nobody"},
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(f"the edge runtime does not answer: {error or type(error)}") from None
     finally:
         connection.close()
-    document: Any = json.loads(text) if text else None
+    try:
+        document: Any = json.loads(text) if text else None
+    except ValueError:
+        raise Unavailable("what answers is no edge runtime") from None
     if answer.status in expected:
         return document
     found = document if isinstance(document, dict) else {}

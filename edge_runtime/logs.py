@@ -23,19 +23,20 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)  # ASCII: file names may hold what is no text, or a line separator
 
 
 def log_to_stdout(level: str = "INFO") -> None:
-    """Send the product's loggers of this process to standard output, unbuffered.
+    """Send what this process logs to standard output, unbuffered; of libraries, warnings only.
 
     systemd's journal adds the unit and keeps order; nothing is written to disk from here, so a
     root file system that is read-only or full is no concern of a log line.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel("WARNING")
+    logging.captureWarnings(True)
     for package in PACKAGES:
-        logger = logging.getLogger(package)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+        logging.getLogger(package).setLevel(level)

@@ -4,20 +4,25 @@
     models/MODEL/VERSION/onnx.onnx ...    its artifacts
 
 A package appears by one rename and never changes; a changed file is noticed by its digest when it
-is loaded. A folder that is no package is reported and left alone, never deleted.
+is loaded. A folder that is no package is reported and left alone, never deleted. What is being
+installed is held by a lock (flock on its folder), which the kernel drops when the process dies; that
+is how the leftovers of the dead are told from the work of the living.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +38,7 @@ FORMAT: Final = 1
 _NAME: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _SUFFIXES: Final = {"onnx": ".onnx", "onnx-int8": ".onnx", "hef": ".hef"}
 _STAGED: Final = ".staged-"
+_NO_MODEL: Final = "lost+found"  # of a file system that is mounted here
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,9 @@ class ArtifactEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of `package.json`. format: of this document."""
+    """The content of `package.json`. format: of this document; origin: who put it here, empty for
+    somebody on this box.
+    """
 
     format: int
     model: str
@@ -57,6 +65,7 @@ class Manifest:
     options: Mapping[str, ParameterValue] = field(default_factory=dict)
     signature: Signature | None = None
     installed_at: float = 0.0
+    origin: str = ""
 
 
 _MANIFEST: Final = TypeAdapter(Manifest)
@@ -104,23 +113,16 @@ class PackageFolder:
         """Return the packages, oldest first, and what is wrong with others, a sentence each."""
         found: list[Package] = []
         problems: list[str] = []
-        try:
-            folders = [
-                version
-                for model in sorted(self.root.iterdir())
-                if model.is_dir() and not model.name.startswith(".")
-                for version in sorted(model.iterdir())
-                if version.is_dir() and not version.name.startswith(".")
-            ]
-        except FileNotFoundError:
-            return [], []
-        except OSError as error:
-            return [], [f"the models folder cannot be read: {error.strerror}"]
-        for folder in folders:
-            try:
-                found.append(read_package(folder))
-            except Corrupt as error:
-                problems.append(error.message)
+        for model in _folders(self.root, problems):
+            if model.name == _NO_MODEL:
+                continue
+            for folder in _folders(model, problems):
+                try:
+                    found.append(read_package(folder))
+                except NotFound:
+                    continue  # it is being removed
+                except Corrupt as error:
+                    problems.append(error.message)
         found.sort(key=lambda package: (package.manifest.installed_at, package.key))
         return found, problems
 
@@ -132,45 +134,40 @@ class PackageFolder:
         *,
         options: Mapping[str, ParameterValue] | None = None,
         signature: Signature | None = None,
+        origin: str = "",
         installed_at: float,
     ) -> Package:
         """Copy files in and make the version visible in one step.
 
-        The same content again is no change. Raises InvalidInput, Conflict when the version is
-        there with another content, Corrupt when a file is not what its digest says, Unavailable
-        when the disk does not take it.
+        The same files again are no change; how they are served may change. Raises InvalidInput,
+        Conflict when the version is there with other files, Corrupt when a file is not what its
+        digest says, Unavailable when the disk does not take it.
         """
         _check_names(model, version, files)
         model_options(ModelOptions(), options or {})
         folder = self.root / model / version
-        staged = self.root / model / f"{_STAGED}{uuid.uuid4().hex}"
         try:
-            staged.mkdir(parents=True)
-            entries = tuple(_copy_in(incoming, staged) for incoming in files)
-            manifest = Manifest(
-                FORMAT, model, version, entries, dict(options or {}), signature, installed_at
-            )
-            durable.write(staged / MANIFEST, _MANIFEST.dump_json(manifest, indent=1))
-            if (known := self._known(folder)) is not None:
-                if known.manifest.artifacts == entries and known.manifest.options == (
-                    options or {}
-                ):
-                    return known
-                raise Conflict(
-                    f"{model}:{version} is installed with another content",
-                    field="version",
-                    hint="a version never changes; install it under a new one",
+            with self._staging(model) as staged:
+                entries = tuple(_copy_in(incoming, staged) for incoming in files)
+                manifest = Manifest(
+                    FORMAT,
+                    model,
+                    version,
+                    entries,
+                    dict(options or {}),
+                    signature,
+                    self._newest(model, installed_at),
+                    origin,
                 )
-            staged.rename(folder)
-            durable.flush_folder(folder.parent)
-            durable.flush_folder(self.root)
+                durable.write(staged / MANIFEST, _MANIFEST.dump_json(manifest, indent=1))
+                while not _rename(staged, folder):
+                    with contextlib.suppress(NotFound):  # it was removed in this moment
+                        return self._serve_otherwise(read_package(folder), manifest)
+                durable.flush_folder(folder.parent)
         except OSError as error:
             raise Unavailable(
-                f"{model}:{version} cannot be installed: {error.strerror}",
-                hint=f"make room on the disk of {self.root}",
+                f"{model}:{version} cannot be installed: {error.strerror}", hint=_hint(error, self.root)
             ) from None
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
         return Package(manifest, folder)
 
     def remove(self, model: str, version: str) -> None:
@@ -182,43 +179,166 @@ class PackageFolder:
         try:
             folder.rename(gone)
             durable.flush_folder(folder.parent)
-            shutil.rmtree(gone)
+            _delete(gone)
             with contextlib.suppress(OSError):  # other versions are left in it
                 folder.parent.rmdir()
         except FileNotFoundError:
             raise NotFound(f"{model}:{version} is not installed", field="version") from None
         except OSError as error:
-            raise Unavailable(f"{model}:{version} cannot be removed: {error.strerror}") from None
+            raise Unavailable(
+                f"{model}:{version} cannot be removed: {error.strerror}", hint=_hint(error, self.root)
+            ) from None
 
     def sweep(self) -> None:
         """Remove what an install or a removal that was interrupted left behind."""
         for staged in self.root.glob(f"*/{_STAGED}*"):
-            shutil.rmtree(staged, ignore_errors=True)
+            with contextlib.suppress(OSError), _locked(staged) as is_ours:
+                if is_ours:
+                    _delete(staged)
+                    staged.parent.rmdir()  # fails while a version is in it
 
-    def _known(self, folder: Path) -> Package | None:
-        return read_package(folder) if folder.exists() else None
+    @contextlib.contextmanager
+    def _staging(self, model: str) -> Iterator[Path]:
+        """Make a folder that a sweep leaves alone; what is left of it is gone afterwards."""
+        parent = self.root / model
+        while True:
+            staged = parent / f"{_STAGED}{uuid.uuid4().hex}"
+            try:
+                durable.make_folder(parent)
+                staged.mkdir()
+            except FileNotFoundError:  # the model's last version was removed in this moment
+                continue
+            with _locked(staged) as is_ours:
+                if not is_ours:  # a sweep was faster
+                    continue
+                try:
+                    yield staged
+                finally:
+                    shutil.rmtree(staged, ignore_errors=True)
+                    with contextlib.suppress(OSError):  # a version is in it
+                        parent.rmdir()
+                return
+
+    def _newest(self, model: str, now: float) -> float:
+        """Return a time of installation after that of every version there is, whatever the clock.
+
+        A box without a battery for its clock begins in 1970 after each power cut.
+        """
+        before = 0.0
+        for folder in _folders(self.root / model, []):
+            with contextlib.suppress(NotFound, Corrupt):
+                before = max(before, read_package(folder).manifest.installed_at)
+        return max(now, math.nextafter(before, math.inf))
+
+    def _serve_otherwise(self, known: Package, wanted: Manifest) -> Package:
+        """Replace the options of an installed version. Raises Conflict for other files."""
+        if set(known.manifest.artifacts) != set(wanted.artifacts):
+            raise Conflict(
+                f"{wanted.model}:{wanted.version} is installed with another content",
+                field="version",
+                hint="a version never changes; install it under a new one",
+            )
+        if known.manifest.options == wanted.options:
+            return known
+        changed = replace(known.manifest, options=wanted.options)
+        durable.write(known.folder / MANIFEST, _MANIFEST.dump_json(changed, indent=1))
+        return Package(changed, known.folder)
 
 
 def read_package(folder: Path) -> Package:
-    """Read a package's manifest. Raises Corrupt."""
-    name = f"{folder.parent.name}/{folder.name}"
+    """Read a package's manifest. Raises NotFound when the folder is not there, Corrupt."""
+    name = _shown(f"{folder.parent.name}/{folder.name}")
     try:
         document: Any = json.loads((folder / MANIFEST).read_bytes())
         manifest = _MANIFEST.validate_python(document)
     except FileNotFoundError:
-        raise Corrupt(f"{name} is not a model package: it has no {MANIFEST}") from None
+        if not folder.exists():
+            raise NotFound(f"{name} is not installed") from None
+        raise Corrupt(
+            f"{name} is not a model package: it has no {MANIFEST}",
+            hint="remove it, and install it again",
+        ) from None
     except OSError as error:
         raise Corrupt(f"{name}/{MANIFEST} cannot be read: {error.strerror}") from None
     except (ValueError, ValidationError, RecursionError):
-        raise Corrupt(f"{name}/{MANIFEST} is damaged") from None
+        raise Corrupt(
+            f"{name}/{MANIFEST} is damaged", hint="remove it, and install it again"
+        ) from None
     if (manifest.model, manifest.version) != (folder.parent.name, folder.name):
-        raise Corrupt(f"{name}/{MANIFEST} belongs to {manifest.model}:{manifest.version}")
+        belongs = _shown(f"{manifest.model}:{manifest.version}")
+        raise Corrupt(f"{name}/{MANIFEST} belongs to {belongs[:256]}")
     if manifest.format != FORMAT:
         raise Corrupt(f"{name}/{MANIFEST} is of format {manifest.format}; this is for {FORMAT}")
+    for what, text in (("model", manifest.model), ("version", manifest.version)):
+        if not _NAME.fullmatch(text):
+            raise Corrupt(f"{name}/{MANIFEST}: {text!r} is not a name for a {what}")
     for entry in manifest.artifacts:
-        if Path(entry.file).name != entry.file:
+        if Path(entry.file).name != entry.file or entry.file in ("", "..") or "\0" in entry.file:
             raise Corrupt(f"{name}/{MANIFEST} names a file outside of the package")
     return Package(manifest, folder)
+
+
+def _folders(parent: Path, problems: list[str]) -> list[Path]:
+    """Return the folders in a folder, sorted, but for hidden ones; add what is wrong to problems."""
+    try:
+        return sorted(
+            path for path in parent.iterdir() if not path.name.startswith(".") and path.is_dir()
+        )
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"the folder {_shown(parent.name)} cannot be read: {error.strerror}")
+        return []
+
+
+def _shown(name: str) -> str:
+    """Return a file name as text: it may be any bytes."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _rename(staged: Path, folder: Path) -> bool:
+    """Move a folder to its place; False when another is there."""
+    try:
+        staged.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder; of a link, the link. Another may delete it at the same time."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Tell whether a folder is there and nobody else has locked it; it is locked then."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield folder.exists()
+    finally:
+        os.close(lock)
+
+
+def _hint(error: OSError, root: Path) -> str | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room on the disk of {root}"
+    return _shown(f"look at {os.fsdecode(error.filename)}") if error.filename else None
 
 
 def _copy_in(incoming: Incoming, folder: Path) -> ArtifactEntry:

@@ -111,6 +111,19 @@ class EngineService:
         """Take no new requests, for this reason; an empty one lets them in again."""
         self._not_ready = why
 
+    @property
+    def is_held(self) -> bool:
+        """True while it takes no requests."""
+        return bool(self._not_ready)
+
+    def version_for(self, model: str, version: str | None) -> str | None:
+        """Return the version that would answer here, None when there is none."""
+        here = (*self._engine.loaded, *self._engine.residency.evicted)
+        known = [v for v in self._repository.get(model, ()) if (model, v) in here]
+        if version is None:
+            return known[-1] if known else None
+        return version if version in known else None
+
     def health(self) -> Health:
         if self._not_ready:
             return Health("unready", (self._not_ready,))
@@ -267,15 +280,14 @@ class EngineService:
         if not evicted:
             return self._runner(model, version)
         versions = self._known(model)
-        here = [v for v in versions if (model, v) in evicted or (model, v) in self._engine.loaded]
-        wanted = version or (here[-1] if here else None)
+        wanted = self.version_for(model, version)
         if wanted is not None and (model, wanted) in evicted:
             try:
                 async with asyncio.timeout_at(context.deadline):
                     await self._load(versions[wanted])
             except TimeoutError:
                 raise _still_loading(model) from None
-        return self._runner(model, wanted)
+        return self._runner(model, version if wanted is None else wanted)
 
     def _known(self, model: str) -> dict[str, ModelSource]:
         versions = self._repository.get(model)

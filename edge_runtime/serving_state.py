@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ Key = tuple[str, str]
 
 
 class ServingState:
-    """Decisions by (model, version): True to be loaded, False not to be.
+    """Decisions by (model, version): True to be loaded, False not to be. Use from any thread.
 
     problem: why the file cannot be read or written, empty when all is well.
     """
@@ -29,6 +30,7 @@ class ServingState:
         self._path = path
         self.problem = ""
         self._decided: dict[Key, bool] = {}
+        self._lock = threading.Lock()
         try:
             document: Any = json.loads(path.read_bytes())
             self._decided = {
@@ -37,7 +39,7 @@ class ServingState:
             }
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self._report(f"what was loaded before is not known: {type(error).__name__}")
 
     def is_wanted(self, key: Key, default: bool) -> bool:
@@ -45,22 +47,28 @@ class ServingState:
         return self._decided.get(key, default)
 
     def decide(self, model: str, version: str, is_loaded: bool) -> None:
-        """Remember a decision."""
-        if self._decided.get((model, version)) is is_loaded and not self.problem:
-            return
-        self._decided[model, version] = is_loaded
+        """Remember a decision; waits for the disk."""
+        with self._lock:
+            if self._decided.get((model, version)) is is_loaded and not self.problem:
+                return
+            self._decided[model, version] = is_loaded
+            self._write()
+
+    def forget(self, model: str, version: str) -> None:
+        """Drop what was decided on a version that is gone; waits for the disk."""
+        with self._lock:
+            if self._decided.pop((model, version), None) is not None:
+                self._write()
+
+    def _write(self) -> None:
         entries = [[*key, decided] for key, decided in sorted(self._decided.items())]
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(self._path.parent)
             durable.write(self._path, json.dumps({"decided": entries}).encode())
         except OSError as error:
             self._report(f"what is loaded cannot be written down: {error.strerror}")
         else:
             self.problem = ""
-
-    def forget(self, model: str, version: str) -> None:
-        """Drop what was decided on a version that is gone; written with the next decision."""
-        self._decided.pop((model, version), None)
 
     def _report(self, problem: str) -> None:
         if problem != self.problem:

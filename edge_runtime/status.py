@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,6 +28,8 @@ def overview(runtime: EdgeRuntime) -> dict[str, object]:
             {
                 "model": runner.model,
                 "version": runner.version,
+                "origin": runtime.origins.get((runner.model, runner.version), ""),
+                "options": asdict(runner.options),
                 "rung": best.name if best is not None else None,
                 "rungs": [
                     {
@@ -60,6 +63,14 @@ def overview(runtime: EdgeRuntime) -> dict[str, object]:
             if entry.state != "READY"
         ],
         "accelerator": _accelerator(runtime.accelerator),
+        "cloud": None
+        if runtime.link is None
+        else {
+            "up": runtime.link.is_up,
+            "why": runtime.link.why,
+            "sent": runtime.link.sent,
+            "taken_back": runtime.link.taken_back,
+        },
         "in_progress": runtime.gate.in_progress,
         "body_bytes": runtime.budget.used,
     }

@@ -11,6 +11,9 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping
+from typing import Final
+
+LONGEST: Final = 1000  # characters of a value: the kernel refuses a datagram that is too large
 
 
 class Notifier:
@@ -25,16 +28,18 @@ class Notifier:
         usec = environ.get("WATCHDOG_USEC", "")
         pid = environ.get("WATCHDOG_PID", "")
         is_for_us = not pid or pid == str(os.getpid())
-        self.watchdog_s = int(usec) / 1e6 if usec.isdigit() and is_for_us else 0.0
+        self.watchdog_s = int(usec) / 1e6 if usec.isdecimal() and is_for_us else 0.0
 
     def tell(self, **fields: str) -> None:
         """Send fields, such as READY="1" or STATUS="..."; a text's line breaks become spaces."""
         if not self._address:
             return
-        lines = "\n".join(f"{key}={' '.join(value.split())}" for key, value in fields.items())
+        lines = "\n".join(
+            f"{key}={' '.join(value[:LONGEST].split())}" for key, value in fields.items()
+        )
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)
-            out.sendto(lines.encode(), self._address)
+            out.sendto(lines.encode(errors="backslashreplace"), self._address)
 
     async def keep_alive(self) -> None:
         """Feed the watchdog from the event loop until cancelled: a loop that hangs is restarted.

@@ -26,6 +26,7 @@ from cluster.config import Settings, load_settings
 from cluster.home import Home
 from cluster.nodes import SITE_LABEL, TIER_LABEL
 from edge_runtime.errors import PrimeSparkError, Unavailable
+from serve_apps.edge_forwarder import EdgeForwarder
 from serve_apps.gateway.app import Gateway
 from serve_apps.inference import Inference
 
@@ -68,7 +69,7 @@ def deploy(settings: Settings, address: str | None) -> None:
         serve.start(proxy_location="Disabled")
         applications = {"cloud": _inference(settings, "cloud", settings.site)}
         if settings.edge.enabled:
-            applications["edge"] = _inference(settings, "edge", settings.edge.site)
+            applications["edge"] = _edge(settings)
         applications["gateway"] = _gateway(settings)
         for name in applications:
             _say(name, "deploying")
@@ -129,6 +130,26 @@ def _inference(settings: Settings, tier: str, site: str) -> Any:
         graceful_shutdown_wait_loop_s=0.5,
     )
     return deployment.bind(settings, tier)
+
+
+def _edge(settings: Settings) -> Any:
+    """The forwarder; each edge node has one runtime, and one forwarder is enough for it."""
+    deployment: Any = serve.deployment(
+        EdgeForwarder,
+        name="Inference",
+        num_replicas=1,
+        max_ongoing_requests=INFERENCE_ONGOING,
+        max_queued_requests=INFERENCE_ONGOING,
+        ray_actor_options={
+            "num_cpus": 0.1,
+            "label_selector": {TIER_LABEL: "edge", SITE_LABEL: settings.edge.site},
+        },
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=10.0,
+        graceful_shutdown_wait_loop_s=0.5,
+    )
+    return deployment.bind(settings)
 
 
 def _scaling(settings: Settings, tier: str) -> dict[str, Any]:

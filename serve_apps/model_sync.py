@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from cluster.registry.interface import Registry
 from cluster.registry.types import Artifact, ModelVersion, ServingEntry
-from edge_runtime.engine import Engine, ModelOptions, ModelSource, model_options
+from edge_runtime.engine import ModelOptions, ModelSource, Variant, model_options
 from edge_runtime.errors import InvalidInput, PrimeSparkError, Unsupported
 from serve_apps.wire import Failure
 
@@ -25,8 +25,22 @@ logger = logging.getLogger(__name__)
 POLL_S: Final = 0.25
 RETRY_S: Final = 10.0
 CPU_FORMATS: Final = ("onnx", "onnx-int8")
+EDGE: Final = "edge"  # the placement that may have accelerators: it gets every artifact
 
 Key = tuple[str, str]
+
+
+class Loads(Protocol):
+    """What holds loaded versions: an engine here, or one in another process."""
+
+    @property
+    def loaded(self) -> tuple[Key, ...]: ...
+
+    def options_of(self, key: Key) -> ModelOptions | None: ...
+
+    async def load(self, source: ModelSource) -> None: ...
+
+    async def unload(self, model: str, version: str) -> None: ...
 
 
 class ModelSync:
@@ -34,7 +48,7 @@ class ModelSync:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Loads,
         registry: Registry,
         placement: str,
         defaults: ModelOptions,
@@ -128,9 +142,19 @@ class ModelSync:
     def _source(self, entry: ServingEntry) -> ModelSource:
         """Find and verify the artifact to run; reads the whole file."""
         options = model_options(self._defaults, entry.options)
-        artifact = runnable_artifact(self._registry.get(entry.model, entry.version))
-        path = self._registry.artifact_path(artifact, verify=True)
-        return ModelSource.of(entry.model, entry.version, path, artifact.format, options)
+        version = self._registry.get(entry.model, entry.version)
+        is_edge = self._placement == EDGE
+        artifacts = version.artifacts if is_edge else (runnable_artifact(version),)
+        variants = tuple(
+            Variant(
+                artifact.format,
+                self._registry.artifact_path(artifact, verify=True),
+                artifact.target,
+                artifact.digest if is_edge else "",  # checked here already
+            )
+            for artifact in artifacts
+        )
+        return ModelSource(entry.model, entry.version, variants, options, version.signature)
 
 
 def runnable_artifact(version: ModelVersion) -> Artifact:

@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     edge = typer.Typer(help="The edge runtime: one process that serves models on this box.")
     edge.command("run")(run)
     edge.command("status")(status)
+    edge.command("doctor")(doctor)
     edge.command("drain")(drain)
     edge.command("resume")(resume)
     models = typer.Typer(help="Model packages on this box.")
@@ -99,6 +100,28 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         say()
         headings = ["model", "version", "computed by", "ms a row", "answered", "refused", "failed"]
         table(headings, [_row(model) for model in found["models"]])
+
+
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Check this box: accelerator, board, runtime; say what to do. Exit code 1 for a problem."""
+    from cluster.home import Home
+    from edge_runtime.doctor import Subject, examine, this_box
+    from edge_runtime.local_client import ask
+
+    settings = invocation(context).settings()
+    # Not `Home.at`, which makes it: a checklist changes nothing, and works without the right to.
+    home = Home(Path(settings.home).expanduser().absolute())
+    socket = home.edge_run / "edge.sock"
+    subject = Subject(
+        settings.edge.accelerator, home.root, lambda: ask(socket, "GET", "/v2/prime-spark/edge")
+    )
+    report = examine(this_box(os.environ), subject)
+    if as_json:
+        say_json(report.document())
+    else:
+        table(["", "check", "found"], report.rows())
+    if not report.is_good:
+        raise typer.Exit(1)
 
 
 def drain(

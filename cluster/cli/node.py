@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     nodes = typer.Typer(help="Start and kill nodes of this machine.")
     nodes.command("start")(start)
     nodes.command("kill")(kill)
+    nodes.command("join")(join)
     app.add_typer(nodes, name="node", no_args_is_help=True)
 
 
@@ -41,3 +42,32 @@ def kill(context: typer.Context, node: Which) -> None:
     from cluster.launch import kill_edge
 
     say(f"killed {kill_edge(invocation(context).settings())} processes of node '{node.value}'")
+
+
+def join(
+    context: typer.Context,
+    head: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of the head's GCS; the setting edge.head if unset."),
+    ] = None,
+) -> None:
+    """Run this box as an edge node until SIGTERM: its runtime, and a raylet beside it.
+
+    The runtime is started unless one answers already (systemd's), and clients of the site never
+    depend on the head. The raylet joins the head when it can be reached, and again whenever it has
+    to; it carries the labels of tier, site and accelerator. Needs the cluster's Ray token in
+    identity/ray-token.
+    """
+    import asyncio
+
+    from cluster.supervisor import supervise
+    from edge_runtime.logs import log_to_stdout
+
+    call = invocation(context)
+    if head is not None:
+        call.overrides["edge.head"] = head
+    home = call.home()
+    home.make_edge_run()
+    home.make_run()
+    log_to_stdout()
+    asyncio.run(supervise(home, call.settings()))

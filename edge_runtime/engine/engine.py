@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from edge_runtime.backends.base import AcceleratorBackend, Backend, BackendLoader, BackendOptions
 from edge_runtime.backends.onnx import load_onnx
-from edge_runtime.engine.memory import trim_heap
+from edge_runtime.engine.memory import resident_bytes, trim_heap
 from edge_runtime.engine.recall import Recall
 from edge_runtime.engine.residency import Residency
 from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung, Rung
@@ -72,13 +72,15 @@ class Accelerator(Protocol):
 class LoadReport:
     """How busy a model is here: what a router needs to know.
 
-    wait_s: expected wait of a new request; service_s: expected work of one row.
+    wait_s: expected wait of a new request; service_s: expected work of one row; is_able: False
+    while no rung of its ladder is left.
     """
 
     queued: int
     running: int
     wait_s: float
     service_s: float
+    is_able: bool = True
 
 
 class Engine:
@@ -90,6 +92,7 @@ class Engine:
         loaders: Mapping[str, BackendLoader] = LOADERS,
         wall: Callable[[], float] = time.time,
         accelerator: Accelerator | None = None,
+        measure: Callable[[], int] = resident_bytes,
     ) -> None:
         self._options = options
         self._loaders = loaders
@@ -102,12 +105,16 @@ class Engine:
         self._draining: dict[asyncio.Task[None], Key] = {}
         self.recall = Recall(options.result_cache_bytes, self._pool)
         self.residency = Residency(
-            options.max_model_bytes, self._is_busy, self._evict, time.monotonic
+            options.max_model_bytes, self._is_busy, self._evict, time.monotonic, measure
         )
 
     @property
     def loaded(self) -> tuple[Key, ...]:
         return tuple(self._runners)
+
+    @property
+    def loading(self) -> tuple[Key, ...]:
+        return tuple(self._loading)
 
     def runner(self, model: str, version: str) -> ModelRunner:
         """Return a loaded model. Raises NotFound or, while it loads, Unavailable."""
@@ -320,6 +327,7 @@ def _load(runner: ModelRunner) -> LoadReport:
         running=runner.running,
         wait_s=ahead_s / runner.workers if ahead_s else 0.0,
         service_s=runner.service.lone_row(),
+        is_able=runner.ladder.best() is not None,
     )
 
 

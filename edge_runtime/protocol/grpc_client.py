@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
@@ -73,6 +74,7 @@ class OipClient:
         version: str | None,
         *,
         timeout_s: float,
+        priority: int = 0,
         trace: str = "",
         extra: Headers | None = None,
     ) -> InferResponse:
@@ -80,6 +82,9 @@ class OipClient:
 
         Raises WayLost, DeadlineExceeded, or the error that the server refused with.
         """
+        if priority:
+            parameters = {**request.parameters, "priority": priority}
+            request = dataclasses.replace(request, parameters=parameters)
         message = encode_infer_request(request, version)
         answer = await self._call(self._infer, message, timeout_s, trace, extra)
         return decode_infer_response(answer, self._limits)

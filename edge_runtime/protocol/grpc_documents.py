@@ -111,6 +111,42 @@ def _statistics(value: ModelStatistics) -> pb.ModelStatistics:
     )
 
 
+def read_statistics(message: pb.ModelStatisticsResponse) -> list[ModelStatistics]:
+    """Return the counters that a server has told."""
+    return [_read_statistics(found) for found in message.model_stats]
+
+
+def _read_statistics(found: pb.ModelStatistics) -> ModelStatistics:
+    told = found.inference_stats
+    return ModelStatistics(
+        name=found.name,
+        version=found.version,
+        last_inference_ms=found.last_inference,
+        inference_count=found.inference_count,
+        execution_count=found.execution_count,
+        success=_read_duration(told.success),
+        fail=_read_duration(told.fail),
+        queue=_read_duration(told.queue),
+        compute_input=_read_duration(told.compute_input),
+        compute_infer=_read_duration(told.compute_infer),
+        compute_output=_read_duration(told.compute_output),
+        cache_hit=_read_duration(told.cache_hit),
+        batches=tuple(
+            BatchStat(
+                batch.batch_size,
+                _read_duration(batch.compute_input),
+                _read_duration(batch.compute_infer),
+                _read_duration(batch.compute_output),
+            )
+            for batch in found.batch_stats
+        ),
+    )
+
+
+def _read_duration(value: pb.StatisticDuration) -> DurationStat:
+    return DurationStat(value.count, value.ns)
+
+
 def _batch(value: BatchStat) -> pb.InferBatchStatistics:
     return pb.InferBatchStatistics(
         batch_size=value.batch_size,

@@ -97,7 +97,7 @@ class Completed:
 def own_cluster() -> Iterator[TestCluster]:
     """Yield a home with ports of its own; whatever was started there is ended."""
     root = Path(tempfile.mkdtemp(prefix="ps-"))
-    ports = {f"PRIME_SPARK_PORTS__{name}": str(free_port()) for name in PORTS}
+    ports = {f"PRIME_SPARK_{name}": str(free_port()) for name in PORTS}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PRIME_SPARK_", "RAY_"))}
     env = {**kept, "PRIME_SPARK_HOME": str(root), **ports, **SMALL_LIMITS}
     cluster = TestCluster(Home.at(root), env)
@@ -116,7 +116,14 @@ SMALL_LIMITS = {
     "PRIME_SPARK_LIMITS__MAX_JSON_BYTES": str(LIMITS.max_json_bytes),
     "PRIME_SPARK_LIMITS__MAX_INPUTS": str(LIMITS.max_tensors),
 }
-PORTS = ("REST", "GRPC", "DASHBOARD", "GCS")
+PORTS = (
+    "PORTS__REST",
+    "PORTS__GRPC",
+    "PORTS__DASHBOARD",
+    "PORTS__GCS",
+    "EDGE__PORTS__REST",
+    "EDGE__PORTS__GRPC",
+)
 
 
 def wait_until(

@@ -35,7 +35,7 @@ def assert_nothing_left(cluster: TestCluster, seen: list[psutil.Process]) -> Non
     for name in PORTS:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", int(cluster.env[f"PRIME_SPARK_PORTS__{name}"])))
+            probe.bind(("127.0.0.1", int(cluster.env[f"PRIME_SPARK_{name}"])))
 
 
 class TestRunning:

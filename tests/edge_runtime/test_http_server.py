@@ -133,3 +133,18 @@ def test_a_socket_s_mode_is_what_was_asked_for_whatever_the_umask(path: Path) ->
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+async def test_small_answers_over_tcp_are_not_held_back() -> None:
+    app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("done"))])
+    bound = tcp_listener("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    server = HttpServer(app, bound)
+    await server.start()
+    with closing(socket.create_connection(("127.0.0.1", port))):
+        while not server.connections:  # noqa: ASYNC110 (only a figure)
+            await asyncio.sleep(0.01)
+        (protocol,) = server._server.server_state.connections
+        accepted = protocol.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    await server.stop()
