@@ -19,7 +19,7 @@ from cluster.config import Settings
 from cluster.endpoints import Endpoints, get_json, healthz
 from cluster.home import Home
 from cluster.launch import FRONT_DOOR
-from cluster.nodes import EDGE, HEAD
+from cluster.nodes import EDGE, HEAD, has_edge_node
 from cluster.processes import belonging
 from cluster.state import read_state
 from edge_runtime.errors import Unavailable
@@ -80,7 +80,7 @@ def examine(settings: Settings) -> Report:
         checks.append(Check("cluster", False, "nothing runs; start it with `prime-spark up`"))
         return Report(listeners, checks)
     endpoints = Endpoints.of(settings)
-    wanted = [HEAD, FRONT_DOOR] + ([EDGE] if settings.edge.enabled else [])
+    wanted = [HEAD, FRONT_DOOR] + ([EDGE] if has_edge_node(settings) else [])
     for part in wanted:
         count = len(parts.get(part, ()))
         checks.append(Check(f"part {part}", count > 0, f"{count} processes"))

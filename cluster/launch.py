@@ -31,7 +31,7 @@ from cluster.endpoints import Endpoints, healthz
 from cluster.home import Home
 from cluster.identity.keys import ensure_signing_key
 from cluster.identity.ray_token import ensure_ray_token
-from cluster.nodes import EDGE, HEAD, StartingNode, begin, environment, gcs_address, nodes
+from cluster.nodes import EDGE, HEAD, begin, environment, gcs_address, has_edge_node, nodes
 from cluster.ports import check_free
 from cluster.processes import belonging, end, kill, start
 from cluster.state import ClusterState, read_state, write_state
@@ -93,8 +93,11 @@ def start_edge(settings: Settings, progress: Progress) -> None:
         parts = belonging(home, read_state(home).sessions)
         if HEAD not in parts:
             raise NotFound("no cluster runs here", hint="start one with `prime-spark up`")
-        if not settings.edge.enabled:
-            raise NotFound("this cluster has no edge node", hint="set edge.enabled to true")
+        if not has_edge_node(settings):
+            raise NotFound(
+                "this cluster starts no edge node here",
+                hint="set edge.enabled and edge.here to true",
+            )
         if EDGE in parts and _has_supervisor(home, parts[EDGE]):
             raise Conflict("the edge node runs already")
         _start_edge(home, settings, progress).wait()
@@ -126,7 +129,7 @@ def _bring_up(home: Home, settings: Settings, progress: Progress) -> None:
         ("edge.ports.rest", settings.edge.address, settings.edge.ports.rest),
         ("edge.ports.grpc", settings.edge.address, settings.edge.ports.grpc),
     ):
-        if settings.edge.enabled or not setting.startswith("edge."):
+        if has_edge_node(settings) or not setting.startswith("edge."):
             check_free(address, port, setting)
     write_state(home, ClusterState())
     progress(HEAD, "started", "Ray head node")
@@ -134,7 +137,7 @@ def _bring_up(home: Home, settings: Settings, progress: Progress) -> None:
     _record(home, head)
     head.wait()
     progress(HEAD, "done", f"at {gcs_address(settings)}")
-    edge = _start_edge(home, settings, progress) if settings.edge.enabled else None
+    edge = _start_edge(home, settings, progress) if has_edge_node(settings) else None
     _start_front_door(home, settings, progress)
     _deploy(home, settings, progress, edge)
     write_state(home, ClusterState(read_state(home).sessions, is_complete=True))
@@ -144,7 +147,7 @@ def _complete(home: Home, settings: Settings, progress: Progress, running: set[s
     """Start what is missing beside a running head."""
     if FRONT_DOOR not in running:
         _start_front_door(home, settings, progress)
-    if settings.edge.enabled and EDGE not in running:
+    if has_edge_node(settings) and EDGE not in running:
         _start_edge(home, settings, progress).wait()
         progress(EDGE, "done", "")
 

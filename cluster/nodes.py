@@ -64,10 +64,20 @@ class Node:
 def nodes(settings: Settings) -> Sequence[Node]:
     """Return the nodes that belong on this machine, the head first."""
     head = Node(HEAD, "cloud", settings.site, "none", settings.ray.cpus or os.cpu_count() or 1)
-    edge = settings.edge
-    if not edge.enabled:
+    if not has_edge_node(settings):
         return (head,)
-    return (head, Node(EDGE, "edge", edge.site, edge.accelerator.kind, edge.cpus))
+    return (head, edge_node(settings))
+
+
+def has_edge_node(settings: Settings) -> bool:
+    """Tell whether `up` starts an edge node on this machine."""
+    return settings.edge.enabled and settings.edge.here
+
+
+def edge_node(settings: Settings) -> Node:
+    """Return the node that this machine is as an edge box."""
+    edge = settings.edge
+    return Node(EDGE, "edge", edge.site, edge.accelerator.kind, edge.cpus)
 
 
 def gcs_address(settings: Settings) -> str:

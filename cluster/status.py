@@ -13,7 +13,7 @@ from cluster.home import Home
 from cluster.identity.keys import ensure_signing_key
 from cluster.identity.tokens import issue
 from cluster.launch import FRONT_DOOR
-from cluster.nodes import EDGE, HEAD, SITE_LABEL, TIER_LABEL
+from cluster.nodes import EDGE, HEAD, SITE_LABEL, TIER_LABEL, has_edge_node
 from cluster.processes import belonging
 from cluster.registry import EmbeddedRegistry
 from cluster.state import read_state
@@ -75,7 +75,7 @@ def read_status(settings: Settings) -> Status:
     if parts:
         health = healthz(endpoints)
         reasons += health.reasons
-        wanted = [HEAD, FRONT_DOOR] + ([EDGE] if settings.edge.enabled else [])
+        wanted = [HEAD, FRONT_DOOR] + ([EDGE] if has_edge_node(settings) else [])
         reasons += [f"{part} does not run" for part in wanted if part not in parts]
         nodes = _try(lambda: _nodes(home, endpoints), reasons)
         deployments = _try(lambda: _deployments(home, endpoints), reasons)

@@ -38,10 +38,10 @@ from cluster.nodes import (
     EDGE_RUN,
     StartingNode,
     begin,
+    edge_node,
     edge_settings,
     environment,
     gcs_address,
-    nodes,
 )
 from cluster.processes import MARK, PART, Session, end, is_running, kill, mark_of, start
 from edge_runtime import durable
@@ -199,8 +199,7 @@ class NodeSupervisor:
 
     async def _join(self) -> bool:
         """Start a raylet; True when it has joined the head."""
-        node = next(node for node in nodes(self._settings) if node.name == EDGE)
-        starting = begin(self._home, self._settings, node)
+        starting = begin(self._home, self._settings, edge_node(self._settings))
         self.state.raylet = "starting"
         self.state.raylet_starts += 1
         self.state.raylet_sid = starting.session.sid

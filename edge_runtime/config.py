@@ -136,13 +136,17 @@ class OffloadSettings(Section):
 
 
 class EdgeSettings(Section):
-    """The edge runtime of this box; enabled and cpus: of the Ray node that `up` starts here.
+    """The edge runtime of this box, and the edge tier of a cluster.
+
+    enabled: the cluster has an edge tier; here: `up` starts its node on this machine, else boxes
+    join by `node join`; cpus: of the node.
 
     address: where clients of the site reach it; the Unix socket is there whatever it is. head:
     host:port of the head that this box joins, empty for the one of this machine.
     """
 
     enabled: bool = True
+    here: bool = True
     site: SiteName = "edge-1"
     head: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$")] = ""
     cpus: Count = 1
