@@ -33,7 +33,7 @@ from cluster.identity.keys import ensure_signing_key
 from cluster.identity.ray_token import ensure_ray_token
 from cluster.nodes import EDGE, HEAD, begin, environment, gcs_address, has_edge_node, nodes
 from cluster.ports import check_free
-from cluster.processes import belonging, end, kill, start
+from cluster.processes import Session, belonging, end, kill, start
 from cluster.state import ClusterState, read_state, write_state
 from cluster.supervisor import StartingSupervisor, read_node, start_supervisor
 from edge_runtime.errors import Conflict, NotFound, Unavailable
@@ -134,7 +134,7 @@ def _bring_up(home: Home, settings: Settings, progress: Progress) -> None:
     write_state(home, ClusterState())
     progress(HEAD, "started", "Ray head node")
     head = begin(home, settings, nodes(settings)[0])
-    _record(home, head)
+    _record(home, head.session)
     head.wait()
     progress(HEAD, "done", f"at {gcs_address(settings)}")
     edge = _start_edge(home, settings, progress) if has_edge_node(settings) else None
@@ -155,7 +155,7 @@ def _complete(home: Home, settings: Settings, progress: Progress, running: set[s
 def _start_edge(home: Home, settings: Settings, progress: Progress) -> StartingSupervisor:
     progress(EDGE, "started", f"edge runtime and labelled Ray node, site {settings.edge.site}")
     edge = start_supervisor(home, settings)
-    write_state(home, read_state(home).with_session(edge.session))
+    _record(home, edge.session)
     return edge
 
 
@@ -242,8 +242,8 @@ def _keep_ray_logs(home: Home) -> None:
         shutil.move(latest.resolve(), kept)
 
 
-def _record(home: Home, node: StartingNode) -> None:
-    write_state(home, read_state(home).with_session(node.session))
+def _record(home: Home, session: Session) -> None:
+    write_state(home, read_state(home).with_session(session))
 
 
 def _has_raylet(processes: Sequence[psutil.Process]) -> bool:
