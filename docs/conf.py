@@ -43,6 +43,7 @@ apidoc_modules = [
 ]
 # A package's `__all__` names what its modules define; each name is described once, where it is.
 autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
+autodoc_mock_imports = ["hailo_platform"]  # the vendor's, on boxes that have a device only
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 suppress_warnings = ["ref.python"]  # two modules may have a type of the same name

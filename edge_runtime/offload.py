@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -189,7 +189,7 @@ class OffloadingService(EngineService):
         link: CloudLink | None,
         version: str,
         target: str,
-        decided: Callable[[str, str, bool], None],
+        decided: Callable[[str, str, bool], Awaitable[None]],
         problems: Callable[[], Sequence[str]],
     ) -> None:
         super().__init__(
@@ -244,13 +244,13 @@ class OffloadingService(EngineService):
         slack_s = context.deadline - asyncio.get_running_loop().time()
         if slack_s <= 0:
             raise DeadlineExceeded("the deadline has passed", field="timeout")
-        targets = [self._here(request), link.view(request.model)]
+        targets = [self._engine_here(request), link.view(request.model)]
         wanted = Request(
             slack_s=slack_s, tier=context.tier, origin_site=self._site, excluded=excluded
         )
         return choose(wanted, targets)
 
-    def _here(self, request: InferRequest) -> Target:
+    def _engine_here(self, request: InferRequest) -> Target:
         """Return the engine of this box as routing sees it."""
         version = self.version_for(request.model, request.version)
         load = None if version is None else self._engine.load_of((request.model, version))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.cli.artifacts import HELP, read_file
 from cluster.cli.context import invocation, pairs, say, say_json, table
 from cluster.cli.life import Json
 from edge_runtime.errors import InvalidInput, NotFound
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from cluster.home import Home
     from edge_runtime.app import Places
     from edge_runtime.auth import ApiKeys
-    from edge_runtime.packages import Incoming, PackageFolder
-
-FORMATS = {".onnx": "onnx", ".hef": "hef"}
+    from edge_runtime.packages import PackageFolder
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     edge.command("run")(run)
     edge.command("status")(status)
     edge.command("doctor")(doctor)
+    edge.command("bench")(bench)
     edge.command("drain")(drain)
     edge.command("resume")(resume)
     models = typer.Typer(help="Model packages on this box.")
@@ -124,6 +124,53 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+def bench(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A loaded model.")],
+    clients: Annotated[
+        list[int] | None, typer.Option(help="Callers at once; repeat for several runs.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long each run takes.")] = 5.0,
+    version: Annotated[str | None, typer.Option(help="The newest loaded if unset.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast this box answers a model, over its Unix socket, with zeros as input."""
+    import asyncio
+    from dataclasses import asdict
+
+    from edge_runtime.bench import bench as measure
+    from edge_runtime.bench import sample_request
+
+    counts = clients or [1, 4, 16]
+    if seconds <= 0 or min(counts) < 1:
+        raise InvalidInput("seconds and clients must be more than 0", field="--seconds")
+    run_folder = invocation(context).home().edge_run
+    request = sample_request(run_folder / "edge.sock", model, version)
+    results = []
+    for count in counts:
+        sys.stderr.write(f"{count} clients, {seconds:g} s\n")
+        found = asyncio.run(
+            measure(run_folder / "edge-grpc.sock", request, clients=count, seconds=seconds)
+        )
+        results.append(asdict(found))
+    if as_json:
+        say_json({"model": model, "runs": results})
+        return
+    table(
+        ["clients", "answers/s", "p50 ms", "p90 ms", "p99 ms", "failed", "computed by"],
+        [
+            [
+                str(r["clients"]),
+                f"{r['per_s']:.0f}",
+                *(f"{r[name]:.2f}" for name in ("p50_ms", "p90_ms", "p99_ms")),
+                str(r["failures"]),
+                ", ".join(f"{name} {count}" for name, count in r["rungs"].items()),
+            ]
+            for r in results
+        ],
+    )
+
+
 def drain(
     context: typer.Context,
     wait_s: Annotated[float, typer.Option(help="How long to wait for requests to end.")] = 30.0,
@@ -185,10 +232,7 @@ def add_model(
     version: Annotated[str, typer.Argument(help="The new version's name; it can never change.")],
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE...",
-            help="ONNX or HEF files; a prefix says what it is: onnx-int8=FILE, hef/hailo8=FILE.",
-        ),
+        typer.Argument(metavar="FILE...", help=HELP),
     ],
     option: Annotated[
         list[str] | None,
@@ -197,11 +241,12 @@ def add_model(
 ) -> None:
     """Install a model package; a running runtime loads it at once."""
     from edge_runtime.errors import Unavailable
+    from edge_runtime.packages import Incoming
 
     package = _folder(context).install(
         model,
         version,
-        [_incoming(text) for text in files],
+        [Incoming(f.format, f.path, f.target) for f in map(read_file, files)],
         options=pairs(option or [], "--option"),
         installed_at=time.time(),
     )
@@ -266,24 +311,6 @@ def _row(model: dict[str, Any]) -> list[str]:
         str(model["refused"]),
         str(model["failed"]),
     ]
-
-
-def _incoming(text: str) -> Incoming:
-    from edge_runtime.packages import Incoming
-
-    kind, equals, rest = text.partition("=")
-    path = Path(rest if equals else text)
-    artifact_format, _, target = kind.partition("/") if equals else ("", "", "")
-    artifact_format = artifact_format or FORMATS.get(path.suffix.lower(), "")
-    if not artifact_format:
-        raise InvalidInput(
-            f"it is not clear what {path.name} is",
-            field="FILE",
-            hint="say it: onnx=FILE, onnx-int8=FILE or hef/hailo8=FILE",
-        )
-    if not path.is_file():
-        raise NotFound(f"{path} is not a file", field="FILE")
-    return Incoming(artifact_format, path, target)
 
 
 def _places(home: Home, settings: Settings) -> Places:

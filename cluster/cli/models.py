@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.cli.artifacts import HELP, read_file
 from cluster.cli.context import actor, invocation, pairs, say, say_json, table
 from cluster.cli.life import Json
 from edge_runtime.errors import InvalidInput, PrimeSparkError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cluster.registry import EmbeddedRegistry, ModelVersion
 
 Ref = Annotated[str, typer.Argument(metavar="MODEL[@VERSION]", help="A version or an alias.")]
-FORMAT_BY_SUFFIX = {".onnx": "onnx", ".hef": "hef"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -89,7 +88,7 @@ def register(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="The model's name.")],
     version: Annotated[str, typer.Argument(help="The new version's name; it can never change.")],
-    file: Annotated[Path, typer.Argument(help="An ONNX file.", exists=True, dir_okay=False)],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help=HELP)],
     description: Annotated[str, typer.Option(help="One sentence for the model card.")] = "",
     metric: Annotated[
         list[str] | None, typer.Option(metavar="NAME=NUMBER", help="A metric for the card.")
@@ -97,14 +96,16 @@ def register(
     dataset: Annotated[str | None, typer.Option(help="Data set name and version.")] = None,
     note: Annotated[list[str] | None, typer.Option(help="What a user has to know.")] = None,
 ) -> None:
-    """Register a version; its inputs and outputs are read from the file."""
+    """Register a version; its inputs and outputs are read from the first ONNX file."""
     from cluster.registry import ArtifactFile, ModelCard
     from edge_runtime.backends.base import BackendOptions
     from edge_runtime.backends.onnx import load_onnx
 
-    if file.suffix.lower() != ".onnx":
-        raise InvalidInput(f"{file.name} is not an ONNX file", field="file")
-    backend = load_onnx(file, BackendOptions())
+    named = [read_file(text) for text in files]
+    readable = next((each for each in named if each.format.startswith("onnx")), None)
+    if readable is None:
+        raise InvalidInput("one of the files has to be ONNX", field="file")
+    backend = load_onnx(readable.path, BackendOptions())
     signature = backend.signature
     backend.close()
     metrics = {key: _number(key, value) for key, value in pairs(metric or [], "--metric").items()}
@@ -112,7 +113,7 @@ def register(
         model,
         version,
         signature=signature,
-        artifacts=[ArtifactFile("onnx", file)],
+        artifacts=[ArtifactFile(each.format, each.path, each.target) for each in named],
         card=ModelCard(description, metrics, dataset, tuple(note or ())),
         actor=actor(),
     )

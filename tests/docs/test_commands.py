@@ -38,7 +38,8 @@ def problem(words: tuple[str, ...]) -> str | None:
             command = command.commands[word]
         else:
             values += 1
-            if values > sum(p.param_type_name == "argument" for p in command.params):
+            arguments = [p for p in command.params if p.param_type_name == "argument"]
+            if values > len(arguments) and not any(p.nargs == -1 for p in arguments):
                 return f"{command.name} takes no further argument {word}"
     return None
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 from cluster.cli.main import EXIT_CODES
 from cluster.config import Settings, known_keys
 from cluster.identity.scopes import SCOPES
+from edge_runtime.app import EdgeRuntime, Places, RuntimeConfig
 from edge_runtime.auth import CACHE_S
+from edge_runtime.config import EdgeSettings
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import PrimeSparkError
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import grpc_status
 from edge_runtime.protocol.rest import http_status
+from edge_runtime.status import RuntimeCollector
 from policies.routing.choose import REASONS
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import FAILOVER
@@ -69,6 +73,27 @@ def test_the_reasons_are_those_that_routing_gives() -> None:
 def test_the_scopes_are_those_that_credentials_may_hold() -> None:
     shown = {scope for scope, _ in table("how-to/credentials.md", "scope")}
     assert shown == set(SCOPES)
+
+
+async def test_the_edge_metrics_are_those_that_the_edge_runtime_answers_with(
+    tmp_path: Path,
+) -> None:
+    places = Places(models=tmp_path / "models", state=tmp_path, run=tmp_path)
+    edge = EdgeSettings.model_validate({"accelerator": {"kind": "hailo"}})
+    settings = Settings()
+    runtime = EdgeRuntime(
+        RuntimeConfig(places, edge, settings.engine, settings.limits, {}, None, "test")
+    )
+    device = runtime.accelerator
+    assert device is not None
+    device.sensors.temperature_c = device.sensors.power_w = 1.0
+    found = {
+        metric.name + ("_total" if metric.type == "counter" else ""): metric.type
+        for metric in RuntimeCollector(runtime).collect()
+    }
+    await runtime.engine.close()
+    shown = {name: kind for name, kind, *_ in table("reference/metrics.md", "edge metric")}
+    assert shown == found
 
 
 async def test_the_metrics_are_those_that_the_gateway_answers_with() -> None:
