@@ -24,6 +24,7 @@ EDGE: Final = "edge"
 TIER_LABEL: Final = "prime-spark/tier"
 SITE_LABEL: Final = "prime-spark/site"
 ACCELERATOR_LABEL: Final = "prime-spark/accelerator"
+HAILORT_LABEL: Final = "prime-spark/hailort"
 START_TIMEOUT_S: Final = 90.0
 EDGE_RUN: Final = "PRIME_SPARK_EDGE_RUN"  # tells a node's replicas where its runtime's sockets are
 _LOG_TAIL: Final = 600
@@ -42,13 +43,17 @@ _INHERITED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of this machine: its labels and its share of the processors."""
+    """A node of this machine: its labels and its share of the processors.
+
+    hailort: version of the accelerator's library, empty where there is none.
+    """
 
     name: str
     tier: str
     site: str
     accelerator: str
     cpus: int
+    hailort: str = ""
 
     @property
     def labels(self) -> str:
@@ -57,6 +62,7 @@ class Node:
             (TIER_LABEL, self.tier),
             (SITE_LABEL, self.site),
             (ACCELERATOR_LABEL, self.accelerator),
+            *([(HAILORT_LABEL, self.hailort)] if self.hailort else []),
         )
         return ",".join(f"{key}={value}" for key, value in pairs)
 
@@ -74,10 +80,9 @@ def has_edge_node(settings: Settings) -> bool:
     return settings.edge.enabled and settings.edge.here
 
 
-def edge_node(settings: Settings) -> Node:
-    """Return the node that this machine is as an edge box."""
-    edge = settings.edge
-    return Node(EDGE, "edge", edge.site, edge.accelerator.kind, edge.cpus)
+def edge_node(settings: Settings, accelerator: str = "none", hailort: str = "") -> Node:
+    """Return the node that this machine is as an edge box; accelerator: what it has."""
+    return Node(EDGE, "edge", settings.edge.site, accelerator, settings.edge.cpus, hailort)
 
 
 def gcs_address(settings: Settings) -> str:

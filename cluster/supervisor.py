@@ -61,6 +61,7 @@ _CLOCK_SLACK_S: Final = 2.0
 
 
 JOIN_S: Final = 90.0
+RUNTIME_UP_S: Final = 5.0  # that joining waits for the runtime to say what it has
 
 
 @dataclass(slots=True)
@@ -199,7 +200,9 @@ class NodeSupervisor:
 
     async def _join(self) -> bool:
         """Start a raylet; True when it has joined the head."""
-        starting = begin(self._home, self._settings, edge_node(self._settings))
+        accelerator, hailort = await self._accelerator()
+        node = edge_node(self._settings, accelerator, hailort)
+        starting = begin(self._home, self._settings, node)
         self.state.raylet = "starting"
         self.state.raylet_starts += 1
         self.state.raylet_sid = starting.session.sid
@@ -219,6 +222,27 @@ class NodeSupervisor:
         self._write()
         logger.info("the node has joined %s", gcs_address(self._settings))
         return True
+
+    async def _accelerator(self) -> tuple[str, str]:
+        """Return what the runtime has found: architecture and library, for the node's labels."""
+        socket = self._home.edge_run / "edge.sock"
+        until = time.monotonic() + RUNTIME_UP_S
+        while True:
+            try:
+                told = await asyncio.to_thread(
+                    ask, socket, "GET", "/v2/prime-spark/edge", timeout_s=CONNECT_S
+                )
+            except PrimeSparkError:
+                told = None  # it is still starting, or does not start at all
+            device = told["accelerator"] if told else None
+            if (told and device is None) or (device and device.get("architecture")):
+                break
+            if time.monotonic() > until:
+                break
+            await asyncio.sleep(0.1)
+        if not device:
+            return "none", ""
+        return str(device.get("architecture") or "away"), str(device.get("library_version") or "")
 
     async def _watch_raylet(self) -> None:
         """Return when the raylet has ended, or has stood still for too long."""

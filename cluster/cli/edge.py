@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge_runtime.app import Places
     from edge_runtime.auth import ApiKeys
     from edge_runtime.packages import PackageFolder
+    from edge_runtime.serving_state import ServingState
 
 
 def add_to(app: typer.Typer) -> None:
@@ -181,7 +182,8 @@ def drain(
     found = _ask(context, "POST", "/v2/prime-spark/drain")
     while found["in_progress"] and time.monotonic() < until:
         time.sleep(0.1)
-        found = _ask(context, "POST", "/v2/prime-spark/drain")
+        overview = _ask(context, "GET", "/v2/prime-spark/edge")
+        found = {"draining": True, "in_progress": overview["in_progress"]}
     if as_json:
         say_json(found)
     else:
@@ -240,10 +242,10 @@ def add_model(
     ] = None,
 ) -> None:
     """Install a model package; a running runtime loads it at once."""
-    from edge_runtime.errors import Unavailable
+    from edge_runtime.local_client import NotRunning
     from edge_runtime.packages import Incoming
 
-    package = _folder(context).install(
+    _folder(context).install(
         model,
         version,
         [Incoming(f.format, f.path, f.target) for f in map(read_file, files)],
@@ -253,13 +255,9 @@ def add_model(
     say(f"installed {model}:{version}")
     try:
         _ask(context, "POST", "/v2/prime-spark/rescan")
-        _ask(
-            context,
-            "POST",
-            f"/v2/repository/models/{package.manifest.model}/load",
-            {"parameters": {"version": version}},
-        )
-    except Unavailable:
+        _ask_to("load", context, model, version)
+    except NotRunning:
+        _state(context).decide(model, version, True)
         sys.stderr.write("no runtime runs now; it will be loaded when one starts\n")
     else:
         say(f"{model}:{version} is being served")
@@ -271,23 +269,20 @@ def remove_model(
     version: Annotated[str, typer.Argument(help="The version.")],
 ) -> None:
     """Unload a version, after what it accepted is finished, and remove its files."""
-    from edge_runtime.errors import Unavailable
+    from edge_runtime.local_client import NotRunning
 
+    is_running = True
     try:
-        _ask(
-            context,
-            "POST",
-            f"/v2/repository/models/{model}/unload",
-            {"parameters": {"version": version}},
-        )
-        is_running = True
-    except Unavailable:
+        _ask_to("unload", context, model, version)
+    except NotRunning:
         is_running = False
     except NotFound:
-        is_running = True
+        pass  # one that it could not read
     _folder(context).remove(model, version)
     if is_running:
         _ask(context, "POST", "/v2/prime-spark/rescan")
+    else:
+        _state(context).forget(model, version)
     say(f"removed {model}:{version}")
 
 
@@ -330,10 +325,29 @@ def _folder(context: typer.Context) -> PackageFolder:
     return PackageFolder(settings.edge.models.folder or invocation(context).home().edge / "models")
 
 
-def _ask(context: typer.Context, method: str, route: str, body: object = None) -> Any:
+def _state(context: typer.Context) -> ServingState:
+    from edge_runtime.serving_state import ServingState
+
+    return ServingState(invocation(context).home().edge / "state" / "serving.json")
+
+
+def _ask(
+    context: typer.Context, method: str, route: str, body: object = None, timeout_s: float = 10.0
+) -> Any:
     from edge_runtime.local_client import ask
 
-    return ask(invocation(context).home().edge_run / "edge.sock", method, route, body)
+    socket = invocation(context).home().edge_run / "edge.sock"
+    return ask(socket, method, route, body, timeout_s=timeout_s)
+
+
+def _ask_to(what: str, context: typer.Context, model: str, version: str) -> None:
+    """Have a version loaded or unloaded; the runtime gives up before we do."""
+    from urllib.parse import quote
+
+    settings = invocation(context).settings()
+    longest_s = max(settings.limits.default_timeout_s, settings.edge.drain_s) + 10.0
+    route = f"/v2/repository/models/{quote(model, safe='')}/{what}"
+    _ask(context, "POST", route, {"parameters": {"version": version}}, longest_s)
 
 
 def _version() -> str:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU.
+"""ONNX Runtime on the CPU, or on a CUDA device where its build has that.
 
 One session a model, one thread inside a run by default: two callers on a one-thread session
 beat one two-thread session on small boards. ONNX strings are text, so BYTES must be UTF-8
@@ -37,6 +37,8 @@ _DATATYPES: Final[Mapping[str, str]] = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
 _ONNX_BFLOAT16: Final = 16  # TensorProto.BFLOAT16
 _SILENT: Final = 4  # onnxruntime logs fatal errors only; failures are raised
 
@@ -53,6 +55,7 @@ class OnnxBackend:
             tuple(_spec(node, source) for node in session.get_inputs()),
             tuple(_spec(node, source) for node in session.get_outputs()),
         )
+        self.providers: Sequence[str] = session.get_providers()
         specs = (*self.signature.inputs, *self.signature.outputs)
         self._needs_ort_values = any(spec.datatype == BF16 for spec in specs)
         if self._needs_ort_values and any(s.datatype == BYTES for s in self.signature.inputs):
@@ -130,11 +133,32 @@ class OnnxRun:
         self._options.terminate = True
 
 
+def has_cuda() -> bool:
+    """Tell whether this build of ONNX Runtime knows CUDA."""
+    return CUDA in ort.get_available_providers()
+
+
+def load_onnx_on_cuda(artifact: Path, options: BackendOptions) -> OnnxBackend:
+    """Open an ONNX file on the first CUDA device; see `load_onnx`.
+
+    Raises Unsupported when there is no such device: ONNX Runtime would go on without it.
+    """
+    backend = _load(artifact, options, [CUDA, CPU])
+    if CUDA not in backend.providers:
+        backend.close()
+        raise Unsupported(f"{artifact.name} cannot run on CUDA here: no device was found")
+    return backend
+
+
 def load_onnx(artifact: Path, options: BackendOptions) -> OnnxBackend:
     """Open an ONNX file.
 
     Raises Corrupt when it is not a model, Unsupported for types and operators not offered here.
     """
+    return _load(artifact, options, [CPU])
+
+
+def _load(artifact: Path, options: BackendOptions, providers: list[str]) -> OnnxBackend:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.intra_op_threads
     settings.inter_op_num_threads = 1
@@ -142,9 +166,7 @@ def load_onnx(artifact: Path, options: BackendOptions) -> OnnxBackend:
     if options.intra_op_threads > 1:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(
-            str(artifact), sess_options=settings, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(str(artifact), sess_options=settings, providers=providers)
     except ort.capi.onnxruntime_pybind11_state.NotImplemented as error:
         raise Unsupported(f"{artifact.name} cannot run here: {_text(error, artifact)}") from error
     except Exception as error:

@@ -3,7 +3,8 @@
     python -m load.demo            (what `make demo` runs)
 
 Every step is checked; the exit status is 0 only if accuracy through the gateway equals the
-local accuracy on each tier, and no request failed while the edge node was killed and came back.
+local accuracy on each tier, and no request failed while the edge node was killed and came back, and
+while the accelerator of the edge box (a fake one) was taken away and put back.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.table import Table
 from cluster.config import Settings, load_settings
 from cluster.home import Home
 from cluster.registry import EmbeddedRegistry
+from load.demo import accelerator
 from load.demo.accuracy import TierResult, accuracy, local_logits, measure
 from load.demo.gateway import Access, GrpcCaller, RestCaller, command, command_json
 from load.demo.traffic import Traffic
@@ -50,7 +52,7 @@ def main() -> int:
     home = Home.at(settings.home)
     try:
         console.rule("[bold]1  Start a hybrid cluster")
-        command(["up"], show=True)
+        command([*accelerator.flags(home), "up"], show=True)
         console.rule("[bold]2  Train and register a model, and serve it on every tier")
         _publish(console, home)
         access, status = _access()
@@ -58,6 +60,8 @@ def main() -> int:
         is_exact = _accuracy(console, home, access)
         console.rule("[bold]4  Kill the edge node under traffic, then bring it back")
         failed = _kill_and_return(console, settings, home, access)
+        console.rule("[bold]5  Take the edge box's accelerator away under traffic (a fake Hailo-8)")
+        failed += accelerator.show(console, settings, home, access, _data(home))
     except subprocess.CalledProcessError as error:
         console.print(
             f"[red]`prime-spark {' '.join(error.cmd[3:])}` failed:[/]\n{error.stderr or ''}"
@@ -95,10 +99,14 @@ def _access() -> tuple[Access, Mapping[str, Any]]:
 
 
 def _test_set(home: Home) -> tuple[Any, Any]:
+    data = _data(home)
+    return data.test.images.astype(np.float32), data.test.labels
+
+
+def _data(home: Home) -> Any:
     from train.zoo import digits
 
-    data = digits.load(home.root)
-    return data.test.images.astype(np.float32), data.test.labels
+    return digits.load(home.root)
 
 
 def _accuracy(console: Console, home: Home, access: Access) -> bool:
@@ -148,7 +156,7 @@ def _kill_and_return(console: Console, settings: Settings, home: Home, access: A
         command(["node", "kill", "edge"])
         console.print(f"{killed_s:5.1f} s  the edge node was killed (SIGKILL)")
         time.sleep(AFTER_KILL_S)
-        command(["node", "start", "edge"])
+        command([*accelerator.flags(home), "node", "start", "edge"])
         console.print(f"{traffic.elapsed_s:5.1f} s  a new edge node has joined")
         returned_s = _wait_for_return(traffic, edge, killed_s)
         if returned_s is None:
@@ -210,6 +218,7 @@ def _what_next(console: Console, status: Mapping[str, Any]) -> None:
     )
     rows = (
         (f"{prefix} status", "nodes, targets, models, endpoints"),
+        (f"{prefix} edge status", "the edge box: models, accelerator, what computes"),
         (f"{prefix} doctor", "who listens where, and who may call it"),
         (dashboard, f"Ray's dashboard; its token: {prefix} token --ray"),
         ("make load", "mixed traffic with a summary"),

@@ -15,7 +15,7 @@ import tritonclient.http as triton_http
 from numpy.typing import NDArray
 
 from edge_runtime.protocol.context import SITE_HEADER, TIER_HEADER
-from edge_runtime.protocol.service import REASON_PARAMETER, TARGET_PARAMETER
+from edge_runtime.protocol.service import REASON_PARAMETER, RUNG_PARAMETER, TARGET_PARAMETER
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]
@@ -26,11 +26,12 @@ OUTPUT = "logits"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prediction and where it was made."""
+    """One prediction and where it was made; rung: of an edge box's ladder, if it said so."""
 
     logits: Logits
     target: str
     reason: str
+    rung: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,10 @@ class RestCaller:
         )
         parameters = result.get_response()["parameters"]
         return Answer(
-            result.as_numpy(OUTPUT), parameters[TARGET_PARAMETER], parameters[REASON_PARAMETER]
+            result.as_numpy(OUTPUT),
+            parameters[TARGET_PARAMETER],
+            parameters[REASON_PARAMETER],
+            parameters.get(RUNG_PARAMETER, ""),
         )
 
     def close(self) -> None:
@@ -105,6 +109,7 @@ class GrpcCaller:
             result.as_numpy(OUTPUT),
             parameters[TARGET_PARAMETER].string_param,
             parameters[REASON_PARAMETER].string_param,
+            parameters[RUNG_PARAMETER].string_param if RUNG_PARAMETER in parameters else "",
         )
 
     def close(self) -> None:

@@ -12,7 +12,10 @@ from load.demo.gateway import Access, Images, RestCaller
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: seconds since the traffic began, where it was served, or what failed."""
+    """One request: seconds since the traffic began, where it was served, or what failed.
+
+    target: the target, or the rung where the traffic goes to one edge box.
+    """
 
     at_s: float
     taken_ms: float
@@ -85,7 +88,7 @@ class Traffic:
         target, error = "", None
         try:
             answer = caller.predict(self.model, self.images[row : row + 1], site=self.site)
-            target = answer.target
+            target = answer.rung or answer.target
         except Exception as failure:  # every kind of failure is a failed request here
             error = f"{type(failure).__name__}: {failure}"
         taken_ms = (time.perf_counter() - began) * 1e3
