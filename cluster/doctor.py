@@ -16,7 +16,7 @@ from typing import Any, Final
 import psutil
 
 from cluster.config import Settings
-from cluster.endpoints import Endpoints, get_json, healthz
+from cluster.endpoints import Endpoints, edge_url, get_json, healthz
 from cluster.home import Home
 from cluster.launch import FRONT_DOOR
 from cluster.nodes import EDGE, HEAD, has_edge_node
@@ -24,6 +24,7 @@ from cluster.processes import belonging
 from cluster.state import read_state
 from edge_runtime.errors import Unavailable
 
+EDGE_RUNTIME: Final = "edge runtime"
 CLIENTS: Final = "clients with a token or an API key; health is open"
 RAY: Final = "holders of Ray's token"
 MACHINE: Final = "anybody on this machine (read only)"
@@ -88,6 +89,8 @@ def examine(settings: Settings) -> Report:
     text = "; ".join((health.status, *health.reasons))
     checks.append(Check("gateway", health.status == "ready", text))
     checks.append(_refuses("front door without a token", f"{endpoints.rest}/v2"))
+    if EDGE in parts:
+        checks.append(_refuses("edge runtime without a token", f"{edge_url(settings)}/v2"))
     checks.append(_refuses("dashboard without a token", f"{endpoints.dashboard}/api/jobs/"))
     checks.append(_exposure(settings, listeners))
     return Report(listeners, checks)
@@ -122,6 +125,11 @@ def _listeners(
             yield Listener(
                 str(path), "gateway", f"gateway replica, {kind}", f"{CLIENTS}; this user only", True
             )
+    for path, kind in ((home.edge_socket, "REST"), (home.edge_grpc_socket, "gRPC")):
+        if path.exists():
+            yield Listener(
+                str(path), "edge", f"{EDGE_RUNTIME}, {kind}", "programs of this user", True
+            )
 
 
 def _meaning(
@@ -131,6 +139,9 @@ def _meaning(
     if part == FRONT_DOOR:
         named = {settings.ports.rest: "REST", settings.ports.grpc: "gRPC"}
         return f"front door, {named.get(port, '?')}", CLIENTS
+    edge = {settings.edge.ports.rest: "REST", settings.edge.ports.grpc: "gRPC"}
+    if part == EDGE and port in edge:
+        return f"{EDGE_RUNTIME}, {edge[port]}", CLIENTS
     if port == settings.ports.gcs:
         return "Ray head (GCS)", RAY
     if port == settings.ports.dashboard:
@@ -161,6 +172,7 @@ def _files(home: Home) -> Iterator[Check]:
         ("Ray's token", home.ray_token),
         ("home", home.root),
         ("sockets' folder", home.run),
+        ("edge sockets' folder", home.edge_run),
     ):
         yield _private(name, path)
 
@@ -184,11 +196,11 @@ def _refuses(name: str, url: str) -> Check:
 
 
 def _exposure(settings: Settings, listeners: Sequence[Listener]) -> Check:
-    """Only the front door may listen beyond loopback, unless Ray was given another address."""
+    """Only what clients call may listen beyond loopback, unless Ray was given another address."""
     is_wanted: Callable[[Listener], bool] = lambda found: (  # noqa: E731
         found.is_loopback
-        or found.purpose.startswith("front door")
+        or found.purpose.startswith(("front door", EDGE_RUNTIME))
         or not settings.ray.address.startswith(_LOOPBACK)
     )
     outside = [found.address for found in listeners if not is_wanted(found)]
-    return Check("only the front door is reachable", not outside, ", ".join(outside) or "yes")
+    return Check("only what clients call is reachable", not outside, ", ".join(outside) or "yes")

@@ -39,6 +39,13 @@ class Endpoints:
         )
 
 
+def edge_url(settings: Settings) -> str:
+    """Return where this machine reaches its edge runtime over REST."""
+    wild = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    host = wild.get(settings.edge.address, settings.edge.address)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.edge.ports.rest}"
+
+
 def healthz(endpoints: Endpoints) -> Health:
     """Ask the gateway for its health; `unreachable` when nothing answers."""
     try:

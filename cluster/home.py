@@ -107,6 +107,14 @@ class Home:
         """The edge runtime's sockets; not in `run`, because it outlives the cluster."""
         return self._short("edge-run")
 
+    @property
+    def edge_socket(self) -> Path:
+        return self.edge_run / "edge.sock"
+
+    @property
+    def edge_grpc_socket(self) -> Path:
+        return self.edge_run / "edge-grpc.sock"
+
     def make_edge_run(self) -> Path:
         """Create `edge_run`. Raises Unavailable unless it is private."""
         return _make_private(self.edge_run)

@@ -18,9 +18,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.types import ASGIApp
 
 from edge_runtime.accelerator.device import HailoAccelerator, has_signs, interpreters
+from edge_runtime.accelerator.process import HostProcess
 from edge_runtime.auth import ApiKeys, Authenticates, Authenticator, LocalCaller, TokenVerifier
 from edge_runtime.config import AcceleratorSettings, EdgeSettings, EngineSettings, LimitSettings
 from edge_runtime.engine import Engine, EngineOptions, ModelSource
@@ -49,6 +51,11 @@ from policies.leaving import LeavingRules
 logger = logging.getLogger(__name__)
 
 HEALTH_EVERY_S: Final = 1.0
+MOST_PROBLEMS: Final = 20  # of packages that health names one by one
+# Why no requests are taken.
+LOADING: Final = "models are being loaded"
+DRAINED: Final = "the runtime is being drained"
+STOPPING: Final = "the runtime is stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,9 @@ class EdgeRuntime:
         self._config = config
         self._closing = AsyncExitStack()
         self._loading: asyncio.Task[None] | None = None
+        self._scanning = asyncio.Lock()
+        self._held: list[str] = []
+        self._server_ends: list[Callable[[], Awaitable[None]]] = []
         limits = config.limits.limits()
         self.budget, self.gate = ByteBudget(limits.max_inflight_bytes), Gate()
         self.packages = PackageFolder(config.places.models)
@@ -114,13 +124,17 @@ class EdgeRuntime:
             link=self.link,
             version=config.version,
             target=f"edge/{config.edge.site}",
-            decided=self.state.decide,
+            decided=self._decided,
             problems=self.problems,
         )
 
     def problems(self) -> Sequence[str]:
         """Return what is wrong beside the models, one sentence each."""
-        found = [*self._package_problems, *([self.state.problem] if self.state.problem else [])]
+        found = self._package_problems[:MOST_PROBLEMS]
+        if (more := len(self._package_problems) - len(found)) > 0:
+            found.append(f"{more} more packages")
+        if self.state.problem:
+            found.append(self.state.problem)
         if self.accelerator is not None and self.accelerator.why:
             found.append(f"accelerator: {self.accelerator.why}")
         return found
@@ -139,12 +153,12 @@ class EdgeRuntime:
         if self.accelerator is not None:
             self._closing.push_async_callback(self.accelerator.close)
             self.accelerator.start()
-        self._closing.push_async_callback(self.engine.close)
+        self._closing.push_async_callback(self.engine.close, 0.0)  # the servers have waited
         if self.link is not None:
             self._closing.push_async_callback(self.link.close)
             probing = asyncio.get_running_loop().create_task(self.link.run())
             self._closing.push_async_callback(_end, probing)
-        self.service.hold("models are being loaded")
+        self._hold(LOADING)
         limits = config.limits.limits()
         verifier = TokenVerifier(config.jwks)
         authenticator = Authenticator(verifier, config.api_keys, time.time)
@@ -169,14 +183,16 @@ class EdgeRuntime:
                 extra,
             )
 
-        site = HttpServer(
-            app(authenticator), tcp_listener(config.edge.address, config.edge.ports.rest)
-        )
-        self._closing.push_async_callback(site.stop)
-        config.places.socket.unlink(missing_ok=True)  # of a process that was killed: it had no lock
-        local = HttpServer(app(LocalCaller()), unix_listener(config.places.socket))
-        self._closing.callback(config.places.socket.unlink, missing_ok=True)
-        self._closing.push_async_callback(local.stop)
+        places, drain_s = config.places, config.edge.drain_s
+        for path in (places.socket, places.grpc_socket):
+            path.unlink(missing_ok=True)  # of a process that was killed: we have the lock
+            self._closing.callback(path.unlink, missing_ok=True)
+        self._closing.push_async_callback(self._end_servers)
+        bound = tcp_listener(config.edge.address, config.edge.ports.rest)
+        site = HttpServer(app(authenticator), bound, drain_s)
+        self._server_ends.append(site.stop)
+        local = HttpServer(app(LocalCaller()), unix_listener(places.socket), drain_s)
+        self._server_ends.append(local.stop)
         grpc = build_grpc_server(self.service, authenticator, limits, self.budget, self.gate)
         where = _grpc_address(config.edge.address, config.edge.ports.grpc)
         try:
@@ -185,14 +201,13 @@ class EdgeRuntime:
             raise Conflict(
                 f"{where} cannot be listened on", hint="another process has it"
             ) from None
-        self._closing.push_async_callback(grpc.stop, config.edge.drain_s)
+        self._server_ends.append(partial(grpc.stop, drain_s))
         beside = build_grpc_server(self.service, LocalCaller(), limits, self.budget, self.gate)
-        config.places.grpc_socket.unlink(missing_ok=True)
-        beside.add_insecure_port(f"unix:{config.places.grpc_socket}")
-        os.chmod(config.places.grpc_socket, 0o600)  # noqa: PTH101 (once, at the start)
-        self._closing.push_async_callback(beside.stop, config.edge.drain_s)
-        await grpc.start()
-        await beside.start()
+        beside.add_insecure_port(f"unix:{places.grpc_socket}")
+        os.chmod(places.grpc_socket, 0o600)  # noqa: PTH101 (once, at the start)
+        self._server_ends.append(partial(beside.stop, drain_s))
+        await _whole(grpc.start())
+        await _whole(beside.start())
         await site.start()
         await local.start()
         self._loading = asyncio.get_running_loop().create_task(self._load())
@@ -203,33 +218,36 @@ class EdgeRuntime:
             await asyncio.shield(self._loading)
 
     async def _load(self) -> None:
-        self.packages.sweep()
-        self._scan()
+        await asyncio.to_thread(self.packages.sweep)
+        await self._scan()
         await self.service.load_all(self._is_wanted)
-        self.service.hold("")
+        self._hold(LOADING, False)
         gc.collect()
         trim_heap()
         gc.freeze()  # what the start made stays; looking through it again would cost requests
 
-    def _scan(self) -> None:
+    async def _scan(self) -> None:
         """Make known what is in the models folder; reads manifests only."""
         defaults = self._config.engine.options()
-        found, self._package_problems = self.packages.scan()
-        for package in found:
-            try:
-                self.service.add(package.source(defaults))
-            except PrimeSparkError as error:
-                model, version = package.key
-                self._package_problems.append(f"{model}:{version}: {error.message}")
-        self.origins = {package.key: package.manifest.origin for package in found}
-        here = {package.key for package in found}
-        for entry in self.service.repository_index(ready_only=False):
-            if (entry.name, entry.version) not in here and entry.state != "READY":
-                self.service.drop(entry.name, entry.version)
-                self.state.forget(entry.name, entry.version)
+        async with self._scanning:
+            found, problems = await asyncio.to_thread(self.packages.scan)
+            for package in found:
+                try:
+                    self.service.add(package.source(defaults))
+                except PrimeSparkError as error:
+                    model, version = package.key
+                    problems.append(f"{model}:{version}: {error.message}")
+            self._package_problems = problems
+            self.origins = {package.key: package.manifest.origin for package in found}
+            for entry in self.service.repository_index(ready_only=False):
+                is_here = self.packages.has(entry.name, entry.version)
+                if entry.state != "READY" and not is_here:
+                    self.service.drop(entry.name, entry.version)
+                    await self.engine.unload(entry.name, entry.version)
+                    await asyncio.to_thread(self.state.forget, entry.name, entry.version)
 
-    def _rescan(self, _: Mapping[str, str]) -> object:
-        self._scan()
+    async def _rescan(self, _: Mapping[str, str]) -> object:
+        await self._scan()
         return {"packages": len(self.service.repository_index(ready_only=False))}
 
     def _is_wanted(self, source: ModelSource) -> bool:
@@ -243,17 +261,33 @@ class EdgeRuntime:
         return self.state.is_wanted((source.model, source.version), default)
 
     def _drain(self, _: Mapping[str, str]) -> object:
-        self.service.hold("the runtime is being drained")
+        self._hold(DRAINED)
         return {"draining": True, "in_progress": self.gate.in_progress}
 
     def _resume(self, _: Mapping[str, str]) -> object:
-        if self._loading is not None and self._loading.done():
-            self.service.hold("")
+        self._hold(DRAINED, False)
         return {"draining": False, "in_progress": self.gate.in_progress}
+
+    def _hold(self, why: str, is_held: bool = True) -> None:
+        """Take no requests for this reason, or not for this reason any more."""
+        self._held = [other for other in self._held if other != why]
+        if is_held:
+            self._held.append(why)
+        self.service.hold("; ".join(self._held))
+
+    async def _decided(self, model: str, version: str, is_loaded: bool) -> None:
+        await asyncio.to_thread(self.state.decide, model, version, is_loaded)
+
+    async def _end_servers(self) -> None:
+        """Stop all of them at the same time; each finishes what it accepted."""
+        ended = await asyncio.gather(*(end() for end in self._server_ends), return_exceptions=True)
+        for error in ended:
+            if error is not None:  # it must not keep the others from ending
+                logger.error("a server did not end well", exc_info=error)
 
     async def stop(self) -> None:
         """Take no new requests, finish what was accepted, end everything."""
-        self.service.hold("the runtime is stopping")
+        self._hold(STOPPING)
         if self._loading is not None and not self._loading.done():
             self._loading.cancel()
             await asyncio.wait((self._loading,))
@@ -281,17 +315,16 @@ async def serve(config: RuntimeConfig, notifier: Notifier) -> None:
         await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-        notifier.tell(READY="1", STATUS=_status(runtime))
-        logger.info("serving: %s", _status(runtime))
+            notifier.tell(READY="1", STATUS=_status(runtime))
+            logger.info("serving: %s", _status(runtime))
         telling = loop.create_task(_tell_status(runtime, notifier))
         await waiting
-        telling.cancel()
+        await _end(telling)
         notifier.tell(STOPPING="1", STATUS="finishing what was accepted")
         logger.info("stopping")
-        await runtime.stop()
     finally:
-        alive.cancel()
-        await asyncio.gather(alive, return_exceptions=True)
+        await runtime.stop()
+        await _end(alive)
     logger.info("stopped")
 
 
@@ -318,11 +351,23 @@ def _accelerator(settings: AcceleratorSettings) -> HailoAccelerator | None:
     driver_path = str(settings.driver_path or "")
     if settings.kind == "none" or (settings.kind == "auto" and not (has_signs() or driver_path)):
         return None
-    return HailoAccelerator(interpreters(settings.python), driver_path)
+    environment = dict(pair.split("=", 1) for pair in settings.environment)
+    start_host = partial(HostProcess, environment=environment)
+    return HailoAccelerator(interpreters(settings.python), driver_path, start_host)
 
 
 def _grpc_address(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+async def _whole(starting: Coroutine[object, object, None]) -> None:
+    """Await to the end, also when cancelled: gRPC leaves a server half started otherwise."""
+    task = asyncio.get_running_loop().create_task(starting)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -24,11 +24,20 @@ def _ip_address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
+def _absolute(path: Path) -> Path:
+    """Commands and the runtime are started in different folders."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Address = Annotated[str, AfterValidator(_ip_address)]
+Place = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -93,13 +102,13 @@ class EdgePorts(Section):
 
 
 class EdgeModels(Section):
-    """folder: of model packages, `$home/models` when unset; startup: which versions are loaded
+    """folder: of model packages, `$home/edge/models` when unset; startup: which versions are loaded
     before it is ready: the newest of each model, all, or none. What was loaded or unloaded by
     name since stays so over a restart. max_bytes: of loaded models, as measured, 0 for no limit; a
     version that had to make room is loaded again when it is asked for. cache_bytes: of answers.
     """
 
-    folder: Path | None = None
+    folder: Place | None = None
     startup: Literal["newest", "all", "none"] = "newest"
     max_bytes: Annotated[int, Field(ge=0)] = 0
     cache_bytes: Annotated[int, Field(ge=0)] = 16 * 1024 * 1024
@@ -108,12 +117,14 @@ class EdgeModels(Section):
 class AcceleratorSettings(Section):
     """kind: `auto` uses a Hailo device where there is one, `hailo` says degraded while there is
     none, `none` never looks. python: the interpreter that has the vendor's `hailo_platform`
-    (empty: the system's, else our own); driver_path: a folder put before its own search path.
+    (empty: the system's, else our own); driver_path: a folder put before its own search path;
+    environment: NAME=VALUE pairs for it.
     """
 
     kind: Literal["auto", "none", "hailo"] = "auto"
     python: str = ""
-    driver_path: Path | None = None
+    driver_path: Place | None = None
+    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*=")], ...] = ()
 
 
 class OffloadSettings(Section):
@@ -127,8 +138,8 @@ class OffloadSettings(Section):
 
     gateway: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$")] = ""
     tls: bool = True
-    ca: Path | None = None
-    token_file: Path | None = None
+    ca: Place | None = None
+    token_file: Place | None = None
     models: tuple[str, ...] = ("*",)
     tenants: tuple[str, ...] = ("*",)
     keep_models: tuple[str, ...] = ()

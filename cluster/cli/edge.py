@@ -60,6 +60,7 @@ def run(
 
     if config is not None:
         os.environ["PRIME_SPARK_CONFIG"] = str(config)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are not JSON; failures are raised
     level = log_level.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise InvalidInput(f"there is no log level '{log_level}'", field="--log-level")

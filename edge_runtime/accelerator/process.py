@@ -9,54 +9,82 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from edge_runtime.accelerator import wire
 
 HOST: Final = Path(__file__).parent / "host"
 _BUFFER_BYTES: Final = 1 << 20
+_MESSAGES_A_TURN: Final = 256  # more wait for the loop's next turn: others want it, too
+
+_NOTHING: Final[Mapping[str, str]] = {}
+
+Heard = Callable[[bytes, bytes], None]
+Ended = Callable[[], None]
+
+
+class Host(Protocol):
+    """What runs models; see `HostProcess`, the one there is outside tests."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def send(self, message: bytes, fds: Sequence[int] = ()) -> None: ...
+
+    def read(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def reap(self) -> None: ...
+
+
+StartHost = Callable[[str, str, Heard, Ended], Host]
 
 
 class HostProcess:
     """A started host. heard: called with each message (kind, body); ended: once, at its end.
 
-    Raises OSError when the interpreter cannot be started.
+    environment: variables put beside this process's own. Neither call may raise. Raises OSError when the interpreter cannot be started.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        python: str,
         driver_path: str,
-        heard: Callable[[bytes, bytes], None],
-        ended: Callable[[], None],
+        heard: Heard,
+        ended: Ended,
+        environment: Mapping[str, str] = _NOTHING,
     ) -> None:
         self._heard = heard
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
+        try:
+            with theirs:
                 ours.setblocking(False)
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
                 arguments = [str(HOST), str(theirs.fileno()), str(os.getpid()), driver_path]
                 self._child = subprocess.Popen(
-                    [*command, *arguments],
+                    [python, *arguments],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
-                    env={**os.environ, "HAILORT_LOGGER_PATH": "NONE"},
-                    start_new_session=False,
+                    env={**os.environ, "HAILORT_LOGGER_PATH": "NONE", **environment},
                 )
-            except BaseException:
-                ours.close()
-                raise
+            self._loop.add_reader(ours, self.read)
+        except BaseException:
+            ours.close()  # a child that was started ends with it
+            raise
         self._socket: socket.socket | None = ours
-        self._loop.add_reader(ours, self.read)
 
     @property
     def pid(self) -> int:
@@ -77,7 +105,9 @@ class HostProcess:
 
     def read(self) -> None:
         """Take in what has come; called by the loop, and before a judgement on a silent host."""
-        while self._socket is not None:
+        for _ in range(_MESSAGES_A_TURN):
+            if self._socket is None:
+                return
             try:
                 message = self._socket.recv(wire.MAX_MESSAGE)
             except (BlockingIOError, InterruptedError):
@@ -112,9 +142,10 @@ class HostProcess:
 
 
 def make_memory(size_bytes: int) -> tuple[int, Any]:
-    """Return shared memory that has no name: a descriptor, and its mapping in this process."""
-    import mmap
+    """Return shared memory that has no name: a descriptor, and its mapping in this process.
 
+    Raises OSError.
+    """
     descriptor = os.memfd_create("prime-spark-tensors", os.MFD_CLOEXEC)
     try:
         os.ftruncate(descriptor, size_bytes)
