@@ -23,9 +23,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.types import ASGIApp
 
 from edge_runtime.accelerator.device import HailoAccelerator, has_signs, interpreters
@@ -34,7 +33,6 @@ from edge_runtime.auth import ApiKeys, Authenticates, Authenticator, LocalCaller
 from edge_runtime.config import AcceleratorSettings, EdgeSettings, EngineSettings, LimitSettings
 from edge_runtime.engine import Engine, EngineOptions, ModelSource
 from edge_runtime.engine.memory import trim_heap
-from edge_runtime.engine.metrics import EngineCollector
 from edge_runtime.errors import Conflict, PrimeSparkError, Unavailable
 from edge_runtime.http_server import HttpServer, tcp_listener, unix_listener
 from edge_runtime.offload import CloudLink, OffloadingService
@@ -44,9 +42,12 @@ from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import build_grpc_server
 from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
 from edge_runtime.serving_state import ServingState
-from edge_runtime.status import RuntimeCollector, overview
+from edge_runtime.status import overview
 from edge_runtime.systemd import Notifier
 from policies.leaving import LeavingRules
+
+if TYPE_CHECKING:
+    from edge_runtime.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class EdgeRuntime:
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
         self._closing = AsyncExitStack()
+        self._metrics: Metrics | None = None
         self._loading: asyncio.Task[None] | None = None
         self._scanning = asyncio.Lock()
         self._held: list[str] = []
@@ -162,9 +164,6 @@ class EdgeRuntime:
         limits = config.limits.limits()
         verifier = TokenVerifier(config.jwks)
         authenticator = Authenticator(verifier, config.api_keys, time.time)
-        metrics = CollectorRegistry()
-        metrics.register(EngineCollector(self.engine))
-        metrics.register(RuntimeCollector(self))
         extra = (
             ExtraRoute("/v2/prime-spark/edge", "metrics:read", lambda _: overview(self)),
             ExtraRoute("/v2/prime-spark/drain", "models:write", self._drain, "POST"),
@@ -177,7 +176,7 @@ class EdgeRuntime:
                 self.service,
                 who,
                 limits,
-                lambda: (generate_latest(metrics), CONTENT_TYPE_LATEST),
+                self._metrics_text,
                 self.budget,
                 self.gate,
                 extra,
@@ -259,6 +258,13 @@ class EdgeRuntime:
             case "none":
                 default = False
         return self.state.is_wanted((source.model, source.version), default)
+
+    def _metrics_text(self) -> tuple[bytes, str]:
+        if self._metrics is None:
+            from edge_runtime.metrics import Metrics
+
+            self._metrics = Metrics(self)
+        return self._metrics.text()
 
     def _drain(self, _: Mapping[str, str]) -> object:
         self._hold(DRAINED)

@@ -15,11 +15,11 @@ from edge_runtime.auth import CACHE_S
 from edge_runtime.config import EdgeSettings
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import PrimeSparkError
+from edge_runtime.metrics import RuntimeCollector
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import grpc_status
 from edge_runtime.protocol.rest import http_status
-from edge_runtime.status import RuntimeCollector
 from policies.routing.choose import REASONS
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import FAILOVER
