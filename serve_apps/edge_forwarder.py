@@ -34,7 +34,7 @@ from edge_runtime.errors import NotFound, PrimeSparkError, Unavailable
 from edge_runtime.local_client import ask
 from edge_runtime.packages import Incoming, PackageFolder
 from edge_runtime.protocol.context import TIER_HEADER
-from edge_runtime.protocol.grpc_client import OipClient
+from edge_runtime.protocol.grpc_client import OipClient, WayLost
 from edge_runtime.protocol.grpc_documents import read_statistics
 from edge_runtime.protocol.service import Limits
 from edge_runtime.protocol.types import ModelStatistics
@@ -192,6 +192,10 @@ class RuntimeOfNode:
                 extra=STAYS,
             )
             return encode_outputs(answer.outputs, load, time.perf_counter() - began_s)
+        except WayLost as lost:
+            refusal: PrimeSparkError = Unavailable(
+                f"the edge runtime does not answer: {lost.message}", retry_after_s=1.0
+            )
         except PrimeSparkError as error:
             refusal = error
         except Exception:
