@@ -36,7 +36,7 @@ from edge_runtime.engine.memory import trim_heap
 from edge_runtime.errors import Conflict, PrimeSparkError, Unavailable
 from edge_runtime.http_server import HttpServer, tcp_listener, unix_listener
 from edge_runtime.offload import CloudLink, OffloadingService
-from edge_runtime.packages import PackageFolder
+from edge_runtime.packages import Package, PackageFolder
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import build_grpc_server
@@ -227,23 +227,33 @@ class EdgeRuntime:
 
     async def _scan(self) -> None:
         """Make known what is in the models folder; reads manifests only."""
-        defaults = self._config.engine.options()
         async with self._scanning:
-            found, problems = await asyncio.to_thread(self.packages.scan)
-            for package in found:
-                try:
-                    self.service.add(package.source(defaults))
-                except PrimeSparkError as error:
-                    model, version = package.key
-                    problems.append(f"{model}:{version}: {error.message}")
-            self._package_problems = problems
-            self.origins = {package.key: package.manifest.origin for package in found}
+            found, self._package_problems = await asyncio.to_thread(self._read_folder)
+            self.origins = {package.key: package.manifest.origin for package, _ in found}
+            for _, source in found:
+                if source is not None:
+                    self.service.add(source)
             for entry in self.service.repository_index(ready_only=False):
-                is_here = self.packages.has(entry.name, entry.version)
+                key = (entry.name, entry.version)
+                is_here = key in self.origins or self.packages.has(*key)
                 if entry.state != "READY" and not is_here:
-                    self.service.drop(entry.name, entry.version)
-                    await self.engine.unload(entry.name, entry.version)
-                    await asyncio.to_thread(self.state.forget, entry.name, entry.version)
+                    self.service.drop(*key)
+                    await self.engine.unload(*key)
+                    await asyncio.to_thread(self.state.forget, *key)
+
+    def _read_folder(self) -> tuple[list[tuple[Package, ModelSource | None]], list[str]]:
+        """Return packages with what an engine loads of each, and what is wrong; on any thread."""
+        defaults = self._config.engine.options()
+        packages, problems = self.packages.scan()
+        found: list[tuple[Package, ModelSource | None]] = []
+        for package in packages:
+            try:
+                found.append((package, package.source(defaults)))
+            except PrimeSparkError as error:
+                model, version = package.key
+                problems.append(f"{model}:{version}: {error.message}")
+                found.append((package, None))
+        return found, problems
 
     async def _rescan(self, _: Mapping[str, str]) -> object:
         await self._scan()

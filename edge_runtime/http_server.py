@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -69,10 +70,14 @@ def tcp_listener(address: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """uvicorn on a bound socket, which it owns from then on."""
+    """uvicorn on a bound socket, which it owns from then on.
 
-    def __init__(self, app: ASGIApp, bound: socket.socket) -> None:
+    stop_s: that `stop` gives requests to finish.
+    """
+
+    def __init__(self, app: ASGIApp, bound: socket.socket, stop_s: float = STOP_S) -> None:
         self._socket = bound
+        self._stop_s = stop_s
         config = uvicorn.Config(
             app,
             http=HttpToolsProtocol,
@@ -84,10 +89,11 @@ class HttpServer:
             date_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=int(STOP_S),
+            timeout_graceful_shutdown=math.ceil(stop_s),
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
+        self._is_listening = False
         self._accepting: set[asyncio.Task[object]] = set()
         self._again: asyncio.TimerHandle | None = None
 
@@ -99,6 +105,7 @@ class HttpServer:
         if self._task.done():
             self._task.result()
         self._socket.listen(BACKLOG)
+        self._is_listening = True
         self._listen()
 
     async def stop(self) -> None:
@@ -106,7 +113,7 @@ class HttpServer:
 
         From the first turn on newcomers are refused, so that the front door sends them on.
         """
-        if self.is_running:
+        if self._is_listening:
             self._accept()  # who waits already has been told that somebody is here
         if self._again is not None:
             self._again.cancel()
@@ -116,7 +123,7 @@ class HttpServer:
             await asyncio.wait(self._accepting)  # uvicorn ends the connections it knows
         self._server.should_exit = True
         if self._task is not None:
-            await asyncio.wait((self._task,), timeout=STOP_S + 1.0)
+            await asyncio.wait((self._task,), timeout=math.ceil(self._stop_s) + 1.0)
 
     @property
     def is_running(self) -> bool:

@@ -5,8 +5,8 @@
 
 A package appears by one rename and never changes; a changed file is noticed by its digest when it
 is loaded. A folder that is no package is reported and left alone, never deleted. What is being
-installed is held by a lock (flock on its folder), which the kernel drops when the process dies; that
-is how the leftovers of the dead are told from the work of the living.
+installed is held by a lock (flock on its folder), which the kernel drops when the process dies:
+so the leftovers of the dead are told from the work of the living.
 """
 
 from __future__ import annotations
@@ -165,9 +165,7 @@ class PackageFolder:
                         return self._serve_otherwise(read_package(folder), manifest)
                 durable.flush_folder(folder.parent)
         except OSError as error:
-            raise Unavailable(
-                f"{model}:{version} cannot be installed: {error.strerror}", hint=_hint(error, self.root)
-            ) from None
+            raise self._failed(f"{model}:{version} cannot be installed", error) from None
         return Package(manifest, folder)
 
     def remove(self, model: str, version: str) -> None:
@@ -185,9 +183,11 @@ class PackageFolder:
         except FileNotFoundError:
             raise NotFound(f"{model}:{version} is not installed", field="version") from None
         except OSError as error:
-            raise Unavailable(
-                f"{model}:{version} cannot be removed: {error.strerror}", hint=_hint(error, self.root)
-            ) from None
+            raise self._failed(f"{model}:{version} cannot be removed", error) from None
+
+    def has(self, model: str, version: str) -> bool:
+        """Tell whether there is a folder of this version, be it damaged."""
+        return (self.root / model / version).is_dir()
 
     def sweep(self) -> None:
         """Remove what an install or a removal that was interrupted left behind."""
@@ -229,6 +229,14 @@ class PackageFolder:
             with contextlib.suppress(NotFound, Corrupt):
                 before = max(before, read_package(folder).manifest.installed_at)
         return max(now, math.nextafter(before, math.inf))
+
+    def _failed(self, what: str, error: OSError) -> Unavailable:
+        hint = None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = f"make room on the disk of {self.root}"
+        elif error.filename:
+            hint = _shown(f"look at {os.fsdecode(error.filename)}")
+        return Unavailable(f"{what}: {error.strerror}", hint=hint)
 
     def _serve_otherwise(self, known: Package, wanted: Manifest) -> Package:
         """Replace the options of an installed version. Raises Conflict for other files."""
@@ -279,7 +287,7 @@ def read_package(folder: Path) -> Package:
 
 
 def _folders(parent: Path, problems: list[str]) -> list[Path]:
-    """Return the folders in a folder, sorted, but for hidden ones; add what is wrong to problems."""
+    """Return the folders in a folder that are not hidden; add what is wrong to problems."""
     try:
         return sorted(
             path for path in parent.iterdir() if not path.name.startswith(".") and path.is_dir()
@@ -333,12 +341,6 @@ def _locked(folder: Path) -> Iterator[bool]:
             yield folder.exists()
     finally:
         os.close(lock)
-
-
-def _hint(error: OSError, root: Path) -> str | None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"make room on the disk of {root}"
-    return _shown(f"look at {os.fsdecode(error.filename)}") if error.filename else None
 
 
 def _copy_in(incoming: Incoming, folder: Path) -> ArtifactEntry:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from edge_runtime.engine import Engine, ModelSource
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 SERVER_NAME: Final = "prime-spark-edge"
 REASON: Final = "local"
 
+Key = tuple[str, str]
+
 
 class EngineService:
     """Answers the protocol from an engine; use on the engine's event loop.
@@ -64,7 +67,7 @@ class EngineService:
         *,
         version: str,
         target: str = "edge",
-        decided: Callable[[str, str, bool], None] | None = None,
+        decided: Callable[[str, str, bool], Awaitable[None]] | None = None,
         problems: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._engine = engine
@@ -73,7 +76,10 @@ class EngineService:
         self._decided = decided
         self._problems = problems
         self._not_ready = ""
-        self._failures: dict[tuple[str, str], str] = {}
+        self._failures: dict[Key, str] = {}
+        self._configs: dict[Key, ModelConfig] = {}  # as loaded last
+        self._by_name: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._loads: set[asyncio.Task[None]] = set()
         self._repository: dict[str, dict[str, ModelSource]] = {}
         for source in sources:
             self.add(source)
@@ -91,6 +97,7 @@ class EngineService:
         if not versions:
             self._repository.pop(model, None)
         self._failures.pop((model, version), None)
+        self._configs.pop((model, version), None)
 
     async def load_all(self, wanted: Callable[[ModelSource], bool] = lambda source: True) -> None:
         """Load the versions wanted; one that cannot be is reported by `health` and the index."""
@@ -118,8 +125,7 @@ class EngineService:
 
     def version_for(self, model: str, version: str | None) -> str | None:
         """Return the version that would answer here, None when there is none."""
-        here = (*self._engine.loaded, *self._engine.residency.evicted)
-        known = [v for v in self._repository.get(model, ()) if (model, v) in here]
+        known = self._answering(model)
         if version is None:
             return known[-1] if known else None
         return version if version in known else None
@@ -148,22 +154,15 @@ class EngineService:
         return True
 
     def model_metadata(self, model: str, version: str | None) -> ModelMetadata:
-        backend = self._runner(model, version).ladder.rungs[0].backend
-        return ModelMetadata(model, self._loaded(model), backend.platform, backend.signature)
+        config = self.model_config(model, version)
+        return ModelMetadata(model, self._answering(model), config.platform, config.signature)
 
     def model_config(self, model: str, version: str | None) -> ModelConfig:
-        runner = self._runner(model, version)
-        backend, options = runner.ladder.rungs[0].backend, runner.options
-        return ModelConfig(
-            name=model,
-            platform=backend.platform,
-            backend=backend.name,
-            signature=backend.signature,
-            max_batch_size=options.max_batch_size if backend.signature.is_batched else 0,
-            max_queue_delay_us=int(options.max_delay_ms * 1e3),
-            instances=max(1, options.instances),
-            parameters={"version": runner.version},
-        )
+        """Describe a version that is loaded, or was before it had to make room."""
+        key = (model, self.version_for(model, version) or "")
+        if key in self._engine.residency.evicted and key in self._configs:
+            return self._configs[key]
+        return _config(self._runner(model, version))
 
     async def model_statistics(
         self, model: str | None, version: str | None
@@ -205,13 +204,14 @@ class EngineService:
         wanted = _version(parameters) or next(reversed(versions))
         if wanted not in versions:
             raise _no_version(model, wanted)
+        loading = asyncio.get_running_loop().create_task(self._load_by_name(versions[wanted]))
+        self._loads.add(loading)
+        loading.add_done_callback(self._end_load)
         try:
             async with asyncio.timeout_at(context.deadline):
-                await self._load(versions[wanted])
+                await asyncio.shield(loading)  # who gives up does not undo what was asked for
         except TimeoutError:
             raise _still_loading(model) from None
-        if self._decided is not None:
-            self._decided(model, wanted, True)
 
     async def unload_model(
         self, model: str, parameters: Mapping[str, ParameterValue], context: CallContext
@@ -221,15 +221,29 @@ class EngineService:
         wanted = _version(parameters)
         if wanted is not None and wanted not in versions:
             raise _no_version(model, wanted)
-        for version in self._loaded(model) if wanted is None else (wanted,):
-            if self._decided is not None:
-                self._decided(model, version, False)
-            await self._engine.unload(model, version)
+        engine = self._engine
+        there = {*engine.loaded, *engine.loading, *engine.residency.evicted}
+        chosen = [v for v in versions if (model, v) in there] if wanted is None else [wanted]
+        for version in chosen:
+            async with self._by_name[model, version]:
+                await self._decide(model, version, False)
+                await engine.unload(model, version)
+                self._failures.pop((model, version), None)
 
     async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
         if self._not_ready:
             raise Unavailable(self._not_ready, retry_after_s=1.0)
-        runner = await self._resident(request.model, request.version, context)
+        if not self._engine.residency.limit_bytes:
+            runner = self._runner(request.model, request.version)
+            return await self._answer(runner, request, context)
+        key = (request.model, self.version_for(request.model, request.version) or "")
+        with self._engine.residency.hold(key):
+            runner = await self._resident(request.model, request.version, context)
+            return await self._answer(runner, request, context)
+
+    async def _answer(
+        self, runner: ModelRunner, request: InferRequest, context: CallContext
+    ) -> InferResult:
         found = await self._engine.answer(
             request, runner.version, deadline=context.deadline, priority=context.priority
         )
@@ -250,14 +264,37 @@ class EngineService:
         )
         return InferResult(response, self._target, REASON, found.rung, found.age_s)
 
+    async def _load_by_name(self, source: ModelSource) -> None:
+        async with self._by_name[source.model, source.version]:
+            await self._load(source)
+            await self._decide(source.model, source.version, True)
+
+    def _end_load(self, task: asyncio.Task[None]) -> None:
+        self._loads.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; perhaps nobody waits any more
+
+    async def _decide(self, model: str, version: str, is_loaded: bool) -> None:
+        if self._decided is not None:
+            await self._decided(model, version, is_loaded)
+
     async def _load(self, source: ModelSource) -> None:
+        """Load a version and keep why it cannot be. Raises PrimeSparkError."""
         key = (source.model, source.version)
         try:
             await self._engine.load(source)
         except PrimeSparkError as error:
-            self._failures[key] = error.message
+            is_passing = isinstance(error, Unavailable) and key in self._engine.residency.evicted
+            if not is_passing:  # others are busy now; it comes back when it is asked for again
+                self._failures[key] = error.message
             raise
+        except Exception:
+            logger.exception("loading %s version %s failed", *key)
+            self._failures[key] = "it failed unexpectedly; the log has more"
+            raise PrimeSparkError(f"model '{source.model}' failed unexpectedly") from None
         self._failures.pop(key, None)
+        if key in self._engine.loaded:
+            self._configs[key] = _config(self._engine.runner(*key))
 
     def _runner(self, model: str, version: str | None) -> ModelRunner:
         """Return what answers for a model. Raises NotFound, or Unavailable if not loaded."""
@@ -295,10 +332,29 @@ class EngineService:
             raise NotFound(f"there is no model '{model[:128]}'", field="model")
         return versions
 
+    def _answering(self, model: str) -> tuple[str, ...]:
+        """Versions that answer when they are asked, oldest first."""
+        here = (*self._engine.loaded, *self._engine.residency.evicted)
+        return tuple(v for v in self._repository.get(model, ()) if (model, v) in here)
+
     def _loaded(self, model: str) -> tuple[str, ...]:
         """Loaded versions, oldest first."""
         loaded = self._engine.loaded
         return tuple(v for v in self._repository.get(model, ()) if (model, v) in loaded)
+
+
+def _config(runner: ModelRunner) -> ModelConfig:
+    backend, options = runner.ladder.rungs[0].backend, runner.options
+    return ModelConfig(
+        name=runner.model,
+        platform=backend.platform,
+        backend=backend.name,
+        signature=backend.signature,
+        max_batch_size=options.max_batch_size if backend.signature.is_batched else 0,
+        max_queue_delay_us=int(options.max_delay_ms * 1e3),
+        instances=max(1, options.instances),
+        parameters={"version": runner.version},
+    )
 
 
 def _version(parameters: Mapping[str, ParameterValue]) -> str | None:

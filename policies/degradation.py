@@ -18,6 +18,11 @@ QUIET_S: Final = (
 HOLD_S: Final = 0.5  # of health asked for after a first fall; doubled with each further one
 MAX_HOLD_S: Final = 4.0
 MAX_RESTART_S: Final = 4.0
+_MAX_DOUBLINGS: Final = 32  # a power of two that a float can hold, and larger than any bound here
+
+SPOILED_LOADS: Final = 3  # in a row, before a model that spoils the device for others is set aside
+SET_ASIDE_S: Final = 60.0  # ... for so long, doubled with each further one
+MAX_SET_ASIDE_S: Final = 3600.0
 
 SLOW_FACTOR: Final = 1.5  # slower than the next rung by this, and ...
 UNUSUAL_FACTOR: Final = 3.0  # ... than its own usual pace by this, is too slow
@@ -33,9 +38,14 @@ CAREFUL_C: Final = 98.0  # one batch at a time from here on
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """A part's history. is_open: it does not serve; healthy_since: while open, of its health."""
+    """A part's history.
+
+    is_open: it does not serve; falls: those of the last minute; returned_at: when it served again
+    after a fall; healthy_since: while open, of its health; not_before: it may not return earlier.
+    """
 
     is_open: bool = True
+    has_fallen: bool = False
     falls: tuple[float, ...] = ()
     returned_at: float = -float("inf")
     healthy_since: float | None = None
@@ -47,9 +57,10 @@ def fell(breaker: Breaker, now: float) -> Breaker:
     recent = tuple(at for at in breaker.falls if now - at < RECENT_S)
     if breaker.is_open:
         return replace(breaker, falls=recent, healthy_since=None)
-    flapped = now - breaker.returned_at < FLAP_S and bool(recent)
+    flapped = now - breaker.returned_at < FLAP_S
     return Breaker(
         is_open=True,
+        has_fallen=True,
         falls=(*recent, now),
         returned_at=breaker.returned_at,
         healthy_since=None,
@@ -63,19 +74,30 @@ def is_healthy(breaker: Breaker, now: float) -> Breaker:
         return breaker
     since = now if breaker.healthy_since is None else breaker.healthy_since
     if now >= breaker.not_before and now - since >= hold_s(breaker, now):
-        return replace(breaker, is_open=False, returned_at=now, healthy_since=None)
+        returned_at = now if breaker.has_fallen else breaker.returned_at
+        return replace(breaker, is_open=False, returned_at=returned_at, healthy_since=None)
     return replace(breaker, healthy_since=since)
 
 
 def hold_s(breaker: Breaker, now: float) -> float:
     """Return how long health has to last before the part serves again; 0 before a first fall."""
     falls = sum(1 for at in breaker.falls if now - at < RECENT_S)
-    return min(MAX_HOLD_S, HOLD_S * 2.0 ** (falls - 1)) if falls else 0.0
+    return _doubled(HOLD_S, falls - 1, MAX_HOLD_S)
 
 
 def restart_after_s(failures: int) -> float:
     """Return the pause before another start after so many that failed in a row."""
-    return min(MAX_RESTART_S, 0.25 * 2.0 ** (failures - 1)) if failures else 0.0
+    return _doubled(0.25, failures - 1, MAX_RESTART_S)
+
+
+def set_aside_s(failed_loads: int) -> float:
+    """Return how long the others are spared a model that failed to load so often in a row."""
+    return _doubled(SET_ASIDE_S, failed_loads - SPOILED_LOADS, MAX_SET_ASIDE_S)
+
+
+def _doubled(first_s: float, times: int, most_s: float) -> float:
+    """Return the first value doubled so often, 0 for a negative number of times."""
+    return 0.0 if times < 0 else min(most_s, first_s * 2.0 ** min(times, _MAX_DOUBLINGS))
 
 
 @dataclass(frozen=True, slots=True)

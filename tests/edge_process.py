@@ -24,7 +24,9 @@ START_S: Final = 30.0
 
 
 class EdgeProcess:
-    """A runtime with a home of its own. rest, grpc: host:port."""
+    """A runtime with a home of its own. rest, grpc: host:port; extra: of the environment of it and
+    of commands; prefix: a command that it is started by.
+    """
 
     def __init__(self, home: Path, settings: Mapping[str, object] | None = None) -> None:
         self.home = home
@@ -39,6 +41,8 @@ class EdgeProcess:
         self.packages = PackageFolder(home / "edge" / "models")
         self.log = home / "edge.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.extra: dict[str, str] = {}
+        self.prefix: Sequence[str] = ()
         home.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -51,7 +55,7 @@ class EdgeProcess:
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PRIME_SPARK_")}
-        return {**kept, "PYTHONUNBUFFERED": "1"}
+        return {**kept, "PYTHONUNBUFFERED": "1", **self.extra}
 
     def install(self, source: ModelSource) -> None:
         """Put a version into the models folder."""
@@ -62,7 +66,7 @@ class EdgeProcess:
         """Start the process and wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [COMMAND, *self.flags, "edge", "run"],
+                [*self.prefix, COMMAND, *self.flags, "edge", "run"],
                 env={**self.environment, **(environment or {})},
                 stdout=log,
                 stderr=log,
@@ -77,12 +81,19 @@ class EdgeProcess:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
             try:
-                if httpx.get(f"http://{self.rest}/v2/health/ready", timeout=1).status_code == 200:
+                if self._is_ready():
                     return
             except httpx.HTTPError:
                 pass
             time.sleep(0.01)
         raise AssertionError(self.log.read_text())
+
+    def _is_ready(self) -> bool:
+        route = "/v2/health/ready"
+        if self.prefix:  # whose network may be another
+            with unix_client(self) as client:
+                return client.get(route, timeout=1).status_code == 200
+        return httpx.get(f"http://{self.rest}{route}", timeout=1).status_code == 200
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 30.0) -> int:
         """Send a signal and return the exit code."""

@@ -6,10 +6,10 @@ elsewhere), the host is killed, a new one gets fresh memory. Nothing of a failed
 After a failure the new host serves only when it has been healthy for a while
 (`policies.degradation`), shown by runs of zeros.
 
-A failure is: the socket ends (the child died), a run fails with a status that is not about its
-own request, or a run takes longer than its limit. A run's limit grows with what was sent before
-it, and before it is declared hanging, what has come on the socket is read: a runtime that was
-itself stopped for a while must not blame the device.
+A failure is: the socket ends (the child died) or says what makes no sense, a run fails with a
+status that is not about its own request, a model cannot be put on the device for a reason that is
+not in its artifact, or a run hangs (`runs`). A model that fails so again and again while there are
+others is set aside for a time, so that it does not take the device from them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from edge_runtime.accelerator import wire
 from edge_runtime.accelerator.explain import explain
-from edge_runtime.accelerator.model import AcceleratorModel
-from edge_runtime.accelerator.process import HostProcess, make_memory
+from edge_runtime.accelerator.model import AcceleratorModel, Slot
+from edge_runtime.accelerator.process import Host, HostProcess, StartHost, make_memory
+from edge_runtime.accelerator.runs import Counts, Runs
 from edge_runtime.backends.base import AcceleratorFault
 from edge_runtime.engine.source import ModelSource, Variant
 from edge_runtime.errors import Corrupt, PrimeSparkError, Unsupported
@@ -40,33 +42,25 @@ from policies.degradation import (
     felt,
     is_healthy,
     restart_after_s,
+    set_aside_s,
 )
 
 logger = logging.getLogger(__name__)
 
 START_S: Final = 20.0  # a host that has said nothing by then is killed
 LOAD_S: Final = 30.0
+TAKE_IN_S: Final = 0.25  # that requests wait while another model is put on the device
 OPEN_S: Final = 2.0  # that loading a model waits for a device which is starting
+END_S: Final = 5.0  # that closing waits for a killed host, which may be stuck in the driver
 PROBE_S: Final = 0.25  # between signs of health while it is on probation
 IDLE_PROBE_S: Final = 1.0  # without a run, before one of zeros
-LATE_S: Final = 0.05  # of the event loop itself: no judgement on the device then
+MEMORY_RETRY_S: Final = 5.0
 # About the request, not the device (HailoRT: INVALID_ARGUMENT, INVALID_OPERATION, INVALID_FRAME,
 # NOT_FOUND, QUEUE_IS_FULL).
 REFUSALS: Final = frozenset({2, 6, 25, 61, 82})
 BAD_ARTIFACT: Final = frozenset({2, 26, 91, 92, 93, 94})  # no restart makes it good
+DAMAGED: Final = frozenset({26, 91})
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A run under way. is_abandoned: nobody waits for it, but its slot is the host's still."""
-
-    model: AcceleratorModel
-    slot: int
-    future: asyncio.Future[None]
-    sent_at: float
-    due_at: float
-    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -79,16 +73,6 @@ class Sensors:
     at: float = -float("inf")
 
 
-@dataclass(slots=True)
-class Counts:
-    """Since the process began, for metrics."""
-
-    starts: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-    lost: int = 0
-
-
 class HailoAccelerator:
     """The Hailo device of this box. `start` it on the engine's event loop; `close` ends it.
 
@@ -98,16 +82,20 @@ class HailoAccelerator:
 
     name = "hailo"
 
-    def __init__(self, pythons: Sequence[str], driver_path: str = "") -> None:
+    def __init__(
+        self, pythons: Sequence[str], driver_path: str = "", start_host: StartHost = HostProcess
+    ) -> None:
         self._pythons = list(pythons)
         self._driver_path = driver_path
-        self._host: HostProcess | None = None
+        self._start_host = start_host
+        self._host: Host | None = None
         self._models: dict[int, AcceleratorModel] = {}
         self._numbers = itertools.count(1)
-        self._jobs = itertools.count(1)
-        self._pending: dict[int, _Pending] = {}
+        self._loop: asyncio.AbstractEventLoop
+        self._hello: asyncio.Future[Mapping[str, Any]]
         self._loading: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
-        self._hello: asyncio.Future[Mapping[str, Any]] | None = None
+        self._loading_since = 0.0
+        self._runs = Runs(self._send, self._read, self._hangs, self._is_loading, Counts())
         self._lost = asyncio.Event()
         self._settled = asyncio.Event()
         self._breaker = Breaker()
@@ -120,17 +108,30 @@ class HailoAccelerator:
         self._ran_at = -float("inf")
         self.info: Mapping[str, Any] = {}
         self.sensors = Sensors()
-        self.counts = Counts()
+
+    @property
+    def counts(self) -> Counts:
+        return self._runs.counts
 
     def start(self) -> None:
         """Begin to look for the device; returns at once."""
-        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        self._loop = asyncio.get_running_loop()
+        self._keeper = self._loop.create_task(self._keep())
 
     async def close(self) -> None:
         """End the host and its keeper."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._host is not None:  # the keeper was ended while it waited for this
+            try:
+                async with asyncio.timeout(END_S):
+                    await self._host.reap()
+            except TimeoutError:
+                logger.error("the accelerator's host %d does not end", self._host.pid)
+        self._host = None
+        self._why = "closed"
+        self._settled.set()
 
     @property
     def why(self) -> str:
@@ -141,6 +142,8 @@ class HailoAccelerator:
             return f"on probation after: {self._fault}" if self._fault else self._why
         if self._heat.is_resting:
             return f"it is {self.sensors.temperature_c or 0:.0f} degrees hot and rests"
+        if self._loading and self._loop.time() - self._loading_since > TAKE_IN_S:
+            return "it takes in another model"
         return ""
 
     @property
@@ -157,72 +160,81 @@ class HailoAccelerator:
         variants = [variant for variant in source.variants if variant.format == "hef"]
         if not variants:
             return None
-        for variant in variants:
-            await asyncio.to_thread(variant.verify)
         model = AcceleratorModel(
             next(self._numbers),
             f"{source.model}:{source.version}",
-            variants,
+            await _sound(variants),
             signature,
             source.options.max_batch_size,
-            self._submit,
+            self._run,
             lambda: self.why,
             lambda: self._heat.is_careful,
             self._forget,
         )
         self._models[model.number] = model
+        try:
+            await self._put_on(model)
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    async def _put_on(self, model: AcceleratorModel) -> None:
+        """Give a new model to the device, or leave it to the session that starts.
+
+        Raises what is wrong with its artifact.
+        """
         if self._settled.is_set() and self._host is not None and self._host.is_running:
             error = await self._load(model)
             if error is not None:
-                del self._models[model.number]
                 raise error
-            return model
+            return
         model.detach("waits for the device")
-        with contextlib.suppress(TimeoutError):  # the session that starts will load it
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OPEN_S):
                 await self._settled.wait()
-        return model
 
     def _forget(self, model: AcceleratorModel) -> None:
-        self._models.pop(model.number, None)
-        if model.is_loaded and self._host is not None:
-            with contextlib.suppress(OSError):
-                self._host.send(wire.UNLOAD + wire.encode({"model": model.number}))
+        if self._models.pop(model.number, None) is not None:
+            with contextlib.suppress(AcceleratorFault):  # then it is off with the host
+                self._send(wire.UNLOAD + wire.encode({"model": model.number}))
 
     # The life of hosts.
 
     async def _keep(self) -> None:
         failures = 0
         while True:
-            served = await self._session()
+            served = False
+            try:
+                served = await self._session()
+            except Exception:
+                logger.exception("keeping the accelerator's host failed")
+                self._count("keeper")
             failures = 0 if served else failures + 1
             self._settled.set()
             await asyncio.sleep(restart_after_s(failures))
 
     async def _session(self) -> bool:
         """Live through one host; True when it had served."""
-        loop = asyncio.get_running_loop()
         self._settled.clear()
         self._lost.clear()
         self._is_ending = self._has_served = False
-        self._hello = loop.create_future()
+        self._hello = self._loop.create_future()
         self.counts.starts += 1
         try:
-            host = HostProcess([self._pythons[0]], self._driver_path, self._heard, self._host_ended)
+            host = self._start_host(
+                self._pythons[0], self._driver_path, self._heard, self._host_ended
+            )
         except OSError as error:
+            self._try_another_python()
             self._unavailable(f"its host cannot be started: {error.strerror}")
             return False
         self._host = host
         try:
-            if not await self._greet():
-                return False
-            tried: set[int] = set()
-            while todo := [m for m in self._models.values() if m.number not in tried]:
-                tried.add(todo[0].number)
-                await self._load(todo[0])
-            await self._look_after()
-            self._settled.set()
-            await self._watch()
+            if await self._greet():
+                await self._put_models_on()
+                self._settled.set()
+                await self._watch()
         finally:
             self._is_ending = True
             host.kill()
@@ -232,27 +244,48 @@ class HailoAccelerator:
 
     async def _greet(self) -> bool:
         """Wait for the host to say what it has."""
-        hello = self._hello
-        lost = asyncio.ensure_future(self._lost.wait())
-        if hello is None:
-            return False
-        either: set[asyncio.Future[Any]] = {hello, lost}
         try:
-            await asyncio.wait(either, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost.cancel()
-        if not hello.done():
-            hello.cancel()
-            self._unavailable("its host ended or hung while it opened the device")
+            async with asyncio.timeout(START_S):
+                told = await self._hello
+        except TimeoutError:
+            self._unavailable("its host hung while it opened the device")
             return False
-        told = hello.result()
+        except AcceleratorFault:
+            if not self.info:  # the binding may crash this interpreter
+                self._try_another_python()
+            self._unavailable("its host ended while it opened the device")
+            return False
         if "error" in told:
-            if told.get("stage") == "import" and len(self._pythons) > 1:
-                self._pythons.append(self._pythons.pop(0))  # another interpreter may have it
+            if told.get("stage") == "import":
+                self._try_another_python()
             self._unavailable(explain(told.get("status"), str(told["error"])))
             return False
         self.info = told
         return True
+
+    def _try_another_python(self) -> None:
+        self._pythons.append(self._pythons.pop(0))
+
+    async def _put_models_on(self) -> None:
+        """Load every model, and look whether the device is well; others may come meanwhile."""
+        tried: set[int] = set()
+        is_well = False
+        while not self._lost.is_set():
+            todo = [m for m in self._models.values() if self._is_due(m) and m.number not in tried]
+            if todo:
+                model = min(todo, key=lambda m: m.failed_loads)  # first those that spoil nothing
+                tried.add(model.number)
+                await self._load(model)
+                is_well = False
+            elif not is_well:
+                await self._look_after()
+                is_well = True
+            else:
+                return
+
+    def _is_due(self, model: AcceleratorModel) -> bool:
+        is_aside = model.retry_at is not None and model.retry_at > self._loop.time()
+        return not is_aside or len(self._models) == 1
 
     async def _watch(self) -> None:
         """Look for signs of health until the host is lost."""
@@ -260,16 +293,18 @@ class HailoAccelerator:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_S):
                     await self._lost.wait()
+            for model in list(self._models.values()):
+                if model.retry_at is not None and model.retry_at <= self._loop.time():
+                    await self._load(model)
             await self._look_after()
 
     async def _look_after(self) -> None:
         """Probe where nothing else tells of health, and let the device serve when it has lasted."""
-        loop = asyncio.get_running_loop()
-        if self._breaker.is_open or loop.time() - self._ran_at >= IDLE_PROBE_S:
+        if self._breaker.is_open or self._loop.time() - self._ran_at >= IDLE_PROBE_S:
             await self._probe()
         if self._lost.is_set():
             return
-        self._breaker = is_healthy(self._breaker, loop.time())
+        self._breaker = is_healthy(self._breaker, self._loop.time())
         if not self._breaker.is_open and not self._has_served:
             logger.info("the accelerator serves%s", " again" if self._fault else "")
             self._has_served = True
@@ -281,9 +316,13 @@ class HailoAccelerator:
             with contextlib.suppress(AcceleratorFault):
                 await model.probe()
 
+    # Models on it.
+
     async def _load(self, model: AcceleratorModel) -> PrimeSparkError | None:
         """Give a model to the host; return what is wrong with its artifact."""
-        host = self._host
+        if self.host_pid is None:
+            return None
+        model.retry_at = None
         variant = self._choose(model)
         if variant is None:
             targets = ", ".join(v.target for v in model.variants)
@@ -292,53 +331,89 @@ class HailoAccelerator:
             )
             model.detach(error.message)
             return error
-        if host is None:
-            return None
-        descriptor, memory = make_memory(model.slots.size_bytes)
-        loaded: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._loading[model.number] = loaded
         try:
-            message = wire.load_message(model.number, str(variant.path), model.slots)
-            host.send(message, [descriptor])
-            async with asyncio.timeout(LOAD_S):
-                answer = await loaded
-        except (OSError, AcceleratorFault):
-            model.detach("the host was lost while it loaded the model")
+            answer, memory = await self._hand_over(model, variant)
+        except AcceleratorFault:
+            self._could_not_load(model, "the host was lost while it loaded the model")
             return None
+        except OSError as error:
+            model.detach(f"there is no memory for its tensors: {error.strerror}")
+            model.retry_at = self._loop.time() + MEMORY_RETRY_S
+            return None
+        if model.number not in self._models:  # closed meanwhile, and taken off behind this
+            return None
+        if "error" in answer:
+            return self._not_loaded(model, variant, answer)
+        model.attach(memory)
+        return None
+
+    async def _hand_over(
+        self, model: AcceleratorModel, variant: Variant
+    ) -> tuple[Mapping[str, Any], Any]:
+        """Send a model with fresh memory; return the answer, and the memory mapped here."""
+        descriptor, memory = make_memory(model.slots.size_bytes)
+        try:
+            self._send(
+                wire.load_message(model.number, str(variant.path), model.slots), [descriptor]
+            )
+        finally:
+            os.close(descriptor)
+        if not self._loading:
+            self._loading_since = self._loop.time()
+        self._loading[model.number] = loaded = self._loop.create_future()
+        try:
+            async with asyncio.timeout(LOAD_S):
+                return await loaded, memory
         except TimeoutError:
             self._fail("load", f"{model.label} was not loaded within {LOAD_S:.0f} s")
-            return None
+            raise AcceleratorFault(self._why) from None
         finally:
-            self._loading.pop(model.number, None)
-            os.close(descriptor)
-        if "error" not in answer:
-            model.attach(memory)
-            return None
-        return self._not_loaded(model, variant, answer)
+            del self._loading[model.number]
 
     def _not_loaded(
         self, model: AcceleratorModel, variant: Variant, answer: Mapping[str, Any]
     ) -> PrimeSparkError | None:
         status = answer.get("status")
+        status = status if isinstance(status, int) else None
         why = explain(status, str(answer["error"]))
-        model.detach(why)
         logger.error("%s cannot be put on the accelerator: %s", model.label, why)
         if status in BAD_ARTIFACT:
-            kind = Corrupt if status in (26, 91) else Unsupported
+            model.detach(why)
+            kind = Corrupt if status in DAMAGED else Unsupported
             return kind(f"{variant.path.name}: {why}")
-        self._fail("load", why)
+        if not self._could_not_load(model, why):
+            self._fail("load", why)
         return None
+
+    def _could_not_load(self, model: AcceleratorModel, why: str) -> bool:
+        """Note that it failed; True when it is set aside, because the device is there for others.
+
+        The host may be ended otherwise: a new one may take the model.
+        """
+        model.detach(why)
+        model.failed_loads += 1
+        pause_s = set_aside_s(model.failed_loads) if len(self._models) > 1 else 0.0
+        if not pause_s:
+            return False
+        logger.error("%s is set aside for %.0f s: %s", model.label, pause_s, why)
+        model.retry_at = self._loop.time() + pause_s
+        return any(other.is_loaded for other in self._models.values())
 
     def _choose(self, model: AcceleratorModel) -> Variant | None:
         exact = [v for v in model.variants if v.target and v.target == self.architecture]
         anywhere = [v for v in model.variants if not v.target or not self.architecture]
         return next(iter([*exact, *anywhere]), None)
 
+    def _is_loading(self) -> bool:
+        return bool(self._loading)
+
+    # Failures.
+
     def _unavailable(self, why: str) -> None:
         if why != self._why:
             logger.warning("the accelerator cannot be used: %s", why)
         self._why = why
-        self._breaker = fell(self._breaker, asyncio.get_running_loop().time())
+        self._breaker = fell(self._breaker, self._loop.time())
         for model in self._models.values():
             model.detach("waits for the device")
 
@@ -352,135 +427,121 @@ class HailoAccelerator:
         self._is_ending = True
         self._host.kill()
 
+    def _hangs(self, why: str) -> None:
+        self._fail("hang", why)
+
     def _count(self, kind: str) -> None:
         self.counts.faults[kind] = self.counts.faults.get(kind, 0) + 1
-
-    # What a host says.
-
-    def _heard(self, kind: bytes, body: bytes) -> None:
-        if kind == wire.DONE:
-            job, status, _ = wire.DONE_BODY.unpack_from(body)
-            self._done(job, status, body[wire.DONE_BODY.size :])
-        elif kind == wire.SENSED:
-            self._sensed(wire.decode(body))
-        elif kind == wire.LOADED:
-            answer = wire.decode(body)
-            loading = self._loading.get(answer["model"])
-            if loading is not None and not loading.done():
-                loading.set_result(answer)
-        elif kind == wire.HELLO and self._hello is not None and not self._hello.done():
-            told = wire.decode(body)
-            self._is_ending = "error" in told  # it has said why, and ends
-            self._hello.set_result(told)
 
     def _host_ended(self) -> None:
         if not self._is_ending:
             self._count("died")
-            self._why = self._fault = "its host died"
-            logger.warning("the accelerator's host died")
-        self._breaker = fell(self._breaker, asyncio.get_running_loop().time())
+            if self._hello.done():
+                self._why = self._fault = "its host died"
+                logger.warning("the accelerator's host died")
+        self._breaker = fell(self._breaker, self._loop.time())
         for model in self._models.values():
             model.detach("waits for the device")
-        lost = AcceleratorFault(self._why)
-        for pending in self._pending.values():
-            if pending.timer is not None:
-                pending.timer.cancel()
-            if not pending.future.done():
-                self.counts.lost += 1
-                pending.future.set_exception(lost)
-        self._pending.clear()
-        for loading in self._loading.values():
-            if not loading.done():
-                loading.set_exception(lost)
+        self._runs.lose(self._why)
+        for waited in (self._hello, *self._loading.values()):
+            if not waited.done():
+                waited.set_exception(AcceleratorFault(self._why))
         self._lost.set()
 
-    def _sensed(self, told: Mapping[str, Any]) -> None:
-        temperature = told.get("temperature_c")
-        self.sensors.temperature_c = None if temperature is None else float(temperature)
-        self.sensors.is_throttled = int(told.get("throttling_level", -1)) >= 0
-        power = told.get("power_w")
-        self.sensors.power_w = None if power is None else float(power)
-        self.sensors.at = asyncio.get_running_loop().time()
-        before = self._heat
-        self._heat = felt(
-            before, self.sensors.temperature_c, is_throttled=self.sensors.is_throttled
-        )
-        if self._heat != before:
-            logger.warning("the accelerator's heat: %s, %s", self.sensors, self._heat)
+    # Talking to the host.
 
-    # Runs.
+    async def _run(self, model: AcceleratorModel, slot: Slot, rows: int) -> None:
+        await self._runs.run(model, slot, rows)
 
-    async def _submit(self, model: AcceleratorModel, slot: int, rows: int) -> None:
-        """Run a filled slot. Raises AcceleratorFault when the run is lost or refused."""
-        host = self._host
-        if host is None or not host.is_running:
+    def _send(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        """Tell the host something. Raises AcceleratorFault when it has gone, or is ended for it."""
+        if self._host is None:
             raise AcceleratorFault(self._why)
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        ahead_s = sum(pending.model.typical_s for pending in self._pending.values())
-        limit_s = model.limit_s + ahead_s
-        job = next(self._jobs)
-        pending = _Pending(model, slot, loop.create_future(), now, now + limit_s)
-        self._pending[job] = pending
         try:
-            host.send(wire.RUN + wire.RUN_BODY.pack(job, model.number, slot, rows))
+            self._host.send(message, fds)
         except OSError:
+            self._host.read()  # it may have died and that is all
             self._fail("stuck", "its host takes no more requests")
             raise AcceleratorFault(self._why) from None
-        pending.timer = loop.call_at(now + 0.8 * limit_s, self._suspect, job)
-        await pending.future
 
-    def _done(self, job: int, status: int, text: bytes) -> None:
-        pending = self._pending.pop(job, None)
-        if pending is None:
+    def _read(self) -> None:
+        if self._host is not None:
+            self._host.read()
+
+    def _heard(self, kind: bytes, body: bytes) -> None:
+        try:
+            self._take_in(kind, body)
+        except Exception as error:  # whatever bytes come, this process goes on
+            logger.debug("from the accelerator's host", exc_info=True)
+            self._fail("garbled", f"its host makes no sense: {type(error).__name__}: {error}")
+
+    def _take_in(self, kind: bytes, body: bytes) -> None:
+        if kind == wire.DONE:
+            job, status, taken_ns = wire.DONE_BODY.unpack_from(body)
+            self._done(job, status, taken_ns, body[wire.DONE_BODY.size :])
             return
-        if pending.timer is not None:
-            pending.timer.cancel()
-        now = asyncio.get_running_loop().time()
+        told = wire.decode(body)
+        if not isinstance(told, dict):
+            raise TypeError(f"{type(told).__name__} instead of a document")
+        if kind == wire.SENSED:
+            self._sensed(told)
+        elif kind == wire.LOADED:
+            loading = self._loading.get(told["model"])
+            if loading is not None and not loading.done():
+                loading.set_result(told)
+        elif kind == wire.HELLO:
+            if not self._hello.done():
+                self._is_ending = "error" in told  # it has said why, and ends
+                self._hello.set_result(told)
+        else:
+            raise ValueError(f"a message of kind {kind!r}")
+
+    def _done(self, job: int, status: int, taken_ns: int, text: bytes) -> None:
+        model = self._runs.model_of(job)
+        if model is None:
+            return
         if status == 0:
-            self.counts.runs += 1
-            self._ran_at = now
-            pending.model.saw(now - pending.sent_at)
-            if pending.future.done():  # whoever waited has given up
-                pending.model.release(pending.slot)
-            else:
-                pending.future.set_result(None)
+            self._ran_at = self._loop.time()
+            self._runs.succeeded(job, taken_ns)
             return
         why = explain(status, text.decode("utf-8", "replace"))
-        if status in REFUSALS:
-            pending.model.release(pending.slot)
-            if not pending.future.done():
-                pending.future.set_exception(AcceleratorFault(why))
-            return
-        self._pending[job] = pending  # lost with the others
-        self._fail(f"status {status}", why)
+        if status in REFUSALS or model.number not in self._models:  # unloading aborts its runs
+            self._runs.refused(job, why)
+        else:
+            self._fail(f"status {status}", why)
 
-    def _suspect(self, job: int) -> None:
-        """A run is about to take too long: see whether it has ended, else wait for the rest."""
-        if self._host is not None:
-            self._host.read()
-        pending = self._pending.get(job)
-        if pending is None:
-            return
-        loop = asyncio.get_running_loop()
-        left_s = max(pending.due_at - loop.time(), LATE_S)
-        when = loop.time() + left_s
-        pending.timer = loop.call_at(when, self._hangs, job, when)
+    def _sensed(self, told: Mapping[str, Any]) -> None:
+        sensors = Sensors(
+            _number(told.get("temperature_c")),
+            int(told.get("throttling_level", -1)) >= 0,
+            _number(told.get("power_w")),
+            self._loop.time(),
+        )
+        heat = felt(self._heat, sensors.temperature_c, is_throttled=sensors.is_throttled)
+        if heat != self._heat:
+            logger.warning("the accelerator's heat: %s, %s", sensors, heat)
+        self.sensors, self._heat = sensors, heat
 
-    def _hangs(self, job: int, expected_at: float) -> None:
-        if self._host is not None:
-            self._host.read()
-        pending = self._pending.get(job)
-        if pending is None:
-            return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now - expected_at > LATE_S:  # this process was held up, and so perhaps was the host
-            when = now + LATE_S
-            pending.timer = loop.call_at(when, self._hangs, job, when)
-            return
-        waited_s = now - pending.sent_at
-        self._fail("hang", f"a run of {pending.model.label} hangs since {waited_s:.2f} s")
+
+async def _sound(variants: Sequence[Variant]) -> list[Variant]:
+    """Return those whose files are what was installed. Raises Corrupt when none is."""
+    found: list[Variant] = []
+    errors: list[Corrupt] = []
+    for variant in variants:
+        try:
+            await asyncio.to_thread(variant.verify)
+        except Corrupt as error:
+            logger.error("%s", error)
+            errors.append(error)
+        else:
+            found.append(variant)
+    if not found:
+        raise errors[0]
+    return found
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def interpreters(configured: str) -> list[str]:

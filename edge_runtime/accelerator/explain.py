@@ -12,6 +12,6 @@ def explain(status: object, text: str) -> str:
     """
     number = status if isinstance(status, int) and status > 0 else hailo_statuses.status_in(text)
     if number is None:
-        return text
+        return text or "it does not say why"
     known = hailo_statuses.explain(number)
     return f"status {number} ({known.name}): {known.meaning} {known.remedy} [{text}]"

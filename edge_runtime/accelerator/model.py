@@ -6,29 +6,23 @@ that host ends, what was under way is lost and the memory is dropped with it.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from edge_runtime.accelerator.runtimes import RunTimes
 from edge_runtime.accelerator.wire import NUMPY, Field, Slots
 from edge_runtime.backends.base import AcceleratorFault
 from edge_runtime.engine.source import Variant
-from edge_runtime.errors import Unsupported
+from edge_runtime.errors import InvalidInput, Unsupported
 from edge_runtime.protocol.types import ANY_DIM, Array, Signature, TensorSpec
 
 SLOTS: Final = 3  # one computed, one being filled or read, one for a probe
 DEPTH: Final = 2
-MIN_LIMIT_S: Final = 0.25  # a run that takes longer than this and ...
-LIMIT_FACTOR: Final = 10.0  # ... this many times the 99th percentile hangs
-FIRST_LIMIT_S: Final = 5.0  # while nothing is known; the first run also sets the device up
-SAMPLES: Final = 200
-_RECOUNT: Final = 20
 
-Submit = Callable[["AcceleratorModel", int, int], Awaitable[None]]
+Submit = Callable[["AcceleratorModel", "Slot", int], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,11 +35,25 @@ class _Loaded:
     free: list[int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """The place of one batch, from `_take` to `release`; it stays that of the host it was in."""
+
+    number: int
+    loaded: _Loaded
+
+    def release(self) -> None:
+        """Let another batch have it. Once, and not while the host may still write into it."""
+        self.loaded.free.append(self.number)
+
+
 class AcceleratorModel:
     """A version on the accelerator; an `AcceleratorBackend`.
 
-    submit: runs a filled slot's rows, and returns when its outputs are there; device_why: why the
-    device as a whole takes nothing; forget: takes the model off the device.
+    submit: runs a filled slot's rows, and returns when its outputs are there; the slot is the
+    caller's then, and otherwise its business. device_why: why the device as a whole takes nothing;
+    forget: takes the model off the device. failed_loads: in a row; retry_at: when a load that
+    failed is tried again while its host lives, on the loop's clock, None for never.
     """
 
     name = "hailort"
@@ -68,16 +76,17 @@ class AcceleratorModel:
         self.variants = tuple(variants)
         self.signature = signature
         rows = max_rows if signature.is_batched else 1
-        self.slots = Slots(_fields(signature.inputs), _fields(signature.outputs), rows, SLOTS)
-        self.problem = "not loaded yet"
+        inputs, outputs = (_fields(s, signature) for s in (signature.inputs, signature.outputs))
+        self.slots = Slots(inputs, outputs, rows, SLOTS)
+        self.times = RunTimes()
+        self.failed_loads = 0
+        self.retry_at: float | None = None
+        self._problem = "not loaded yet"
         self._submit = submit
         self._device_why = device_why
         self._is_careful = is_careful
         self._forget = forget
         self._loaded: _Loaded | None = None
-        self._seconds: deque[float] = deque(maxlen=SAMPLES)
-        self._since_recount = _RECOUNT
-        self._p99_s = 0.0
 
     @property
     def depth(self) -> int:
@@ -85,27 +94,16 @@ class AcceleratorModel:
 
     @property
     def why(self) -> str:
-        return self._device_why() or self.problem
+        return self._device_why() or self._problem
 
     @property
     def is_loaded(self) -> bool:
         return self._loaded is not None
 
     @property
-    def limit_s(self) -> float:
-        """Seconds after which a run that has not ended hangs."""
-        if not self._seconds:
-            return FIRST_LIMIT_S
-        if self._since_recount >= _RECOUNT:
-            ordered = sorted(self._seconds)
-            self._p99_s = ordered[math.ceil(0.99 * len(ordered)) - 1]
-            self._since_recount = 0
-        return max(LIMIT_FACTOR * self._p99_s, MIN_LIMIT_S)
-
-    @property
-    def typical_s(self) -> float:
-        """Seconds that most runs stay below, 0 while nothing is known."""
-        return self._p99_s
+    def free_slots(self) -> int:
+        """Slots that nobody uses, 0 while it is not loaded."""
+        return 0 if self._loaded is None else len(self._loaded.free)
 
     def attach(self, memory: Any) -> None:
         """The host has loaded it; memory is mapped by both."""
@@ -116,36 +114,34 @@ class AcceleratorModel:
             [outputs for _, outputs in views],
             list(range(self.slots.count)),
         )
-        self.problem = ""
+        self._problem = ""
+        self.failed_loads = 0
+        self.retry_at = None
 
     def detach(self, problem: str) -> None:
         """The host is gone, or could not load it."""
         self._loaded = None
-        self.problem = problem
-
-    def saw(self, seconds: float) -> None:
-        """Learn from a run that has ended well."""
-        self._seconds.append(seconds)
-        self._since_recount += 1
+        self._problem = problem
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
     ) -> list[list[Array]]:
         """Compute requests as one batch; a request larger than a slot takes several turns."""
+        counts = [self._rows_of(work) for work in rows]
+        total = sum(counts)
+        known = [field.name for field in self.slots.outputs]
+        if unknown := [name for name in outputs if name not in known]:
+            raise InvalidInput(f"the model has no output '{unknown[0]}'", field=unknown[0])
+        positions = [known.index(name) for name in outputs]
         if self.why:
             raise AcceleratorFault(self.why)
-        names = [field.name for field in self.slots.inputs]
-        counts = [len(work[names[0]]) for work in rows]
-        total = sum(counts)
-        wanted = {field.name: at for at, field in enumerate(self.slots.outputs)}
-        positions = [wanted[name] for name in outputs]
         found = [
             np.empty((total, *field.shape), NUMPY[field.datatype])
             for field in (self.slots.outputs[at] for at in positions)
         ]
         for begin in range(0, total, self.slots.max_rows):
             end = min(total, begin + self.slots.max_rows)
-            await self._run_slot(rows, names, (begin, end), positions, found)
+            await self._run_slot(rows, (begin, end), positions, found)
         parts: list[list[Array]] = []
         at = 0
         for count in counts:
@@ -159,8 +155,7 @@ class AcceleratorModel:
             field.name: np.zeros((1, *field.shape), NUMPY[field.datatype])
             for field in self.slots.inputs
         }
-        names = [field.name for field in self.slots.inputs]
-        await self._run_slot([zeros], names, (0, 1), [], [])
+        await self._run_slot([zeros], (0, 1), [], [])
 
     def close(self) -> None:
         self._forget(self)
@@ -169,61 +164,80 @@ class AcceleratorModel:
     async def _run_slot(
         self,
         rows: Sequence[Mapping[str, Array]],
-        names: Sequence[str],
         span: tuple[int, int],
         positions: Sequence[int],
         found: Sequence[Array],
     ) -> None:
-        loaded = self._loaded
-        if loaded is None:
-            raise AcceleratorFault(self.problem)
-        if not loaded.free:
-            raise AcceleratorFault("all its memory is in use")
-        slot = loaded.free.pop()
+        slot = self._take()
         begin, end = span
-        _fill(loaded.inputs[slot], rows, names, begin, end)
-        # From here on the slot is the host's; it comes back by `release` when the run has ended,
-        # whether or not anybody still waits for it.
+        _fill(slot.loaded.inputs[slot.number], rows, self.slots.inputs, begin, end)
+        # From here on the slot is the host's, until its run has ended, whether or not anybody
+        # still waits for it.
         await self._submit(self, slot, end - begin)
         for position, target in zip(positions, found, strict=True):
-            target[begin:end] = loaded.outputs[slot][position][: end - begin]
-        loaded.free.append(slot)
+            target[begin:end] = slot.loaded.outputs[slot.number][position][: end - begin]
+        slot.release()
 
-    def release(self, slot: int) -> None:
-        """A run that nobody waits for any more has ended."""
-        if self._loaded is not None:
-            self._loaded.free.append(slot)
+    def _take(self) -> Slot:
+        loaded = self._loaded
+        if loaded is None:
+            raise AcceleratorFault(self._problem)
+        if not loaded.free:
+            raise AcceleratorFault("all its memory is in use")
+        return Slot(loaded.free.pop(), loaded)
+
+    def _rows_of(self, work: Mapping[str, Array]) -> int:
+        """Return a request's rows. Raises InvalidInput where it does not fit the model."""
+        counts = []
+        for field in self.slots.inputs:
+            array = work.get(field.name)
+            if array is None:
+                raise InvalidInput(f"input '{field.name}' is missing", field=field.name)
+            if array.dtype != NUMPY[field.datatype] or array.shape[1:] != field.shape:
+                raise InvalidInput(
+                    f"input '{field.name}' is {array.dtype} of shape {list(array.shape)}, the model"
+                    f" takes {field.datatype} of [rows, {', '.join(map(str, field.shape))}]",
+                    field=field.name,
+                )
+            counts.append(len(array))
+        if len(set(counts)) != 1:
+            raise InvalidInput(f"the inputs have {counts} rows", field=self.slots.inputs[-1].name)
+        if not self.signature.is_batched and counts[0] != 1:
+            raise InvalidInput(f"the model takes one row, got {counts[0]}")
+        return counts[0]
 
 
 def _fill(
     target: Sequence[Array],
     rows: Sequence[Mapping[str, Array]],
-    names: Sequence[str],
+    fields: Sequence[Field],
     begin: int,
     end: int,
 ) -> None:
     """Copy rows begin to end of all requests, counted through, into a slot."""
     at = 0
     for work in rows:
-        count = len(work[names[0]])
+        count = len(work[fields[0].name])
         first, last = max(begin, at), min(end, at + count)
         if first < last:
-            for array, name in zip(target, names, strict=True):
-                array[first - begin : last - begin] = work[name][first - at : last - at]
+            for array, field in zip(target, fields, strict=True):
+                array[first - begin : last - begin] = work[field.name][first - at : last - at]
         at += count
 
 
-def _fields(specs: Sequence[TensorSpec]) -> list[Field]:
+def _fields(specs: Sequence[TensorSpec], signature: Signature) -> list[Field]:
     """Return tensors as the host knows them. Raises Unsupported."""
+    leading = ANY_DIM if signature.is_batched else 1
     found: list[Field] = []
     for spec in specs:
         if spec.datatype not in NUMPY:
             raise Unsupported(f"'{spec.name}' is {spec.datatype}, which no accelerator takes")
-        first, *inner = spec.shape or (0,)
-        if first not in (ANY_DIM, 1) or any(size < 1 for size in inner):
+        if spec.shape[:1] != (leading,) or any(size < 1 for size in spec.shape[1:]):
             raise Unsupported(
                 f"'{spec.name}' has shape {list(spec.shape)}: an accelerator needs a batch"
                 " dimension and fixed sizes behind it"
             )
-        found.append(Field(spec.name, spec.datatype, tuple(inner)))
+        found.append(Field(spec.name, spec.datatype, tuple(spec.shape[1:])))
+    if not found:
+        raise Unsupported("an accelerator needs inputs and outputs")
     return found

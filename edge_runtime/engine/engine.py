@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from edge_runtime.backends.base import AcceleratorBackend, Backend, BackendLoader, BackendOptions
-from edge_runtime.backends.onnx import load_onnx
+from edge_runtime.backends.onnx import has_cuda, load_onnx, load_onnx_on_cuda
 from edge_runtime.engine.memory import resident_bytes, trim_heap
 from edge_runtime.engine.recall import Recall
 from edge_runtime.engine.residency import Residency
@@ -98,6 +98,7 @@ class Engine:
         self._loaders = loaders
         self._wall = wall
         self._accelerator = accelerator
+        self._has_cuda = loaders is LOADERS and has_cuda()
         self._threads = options.threads or os.cpu_count() or 1
         self._pool = compute_pool(self._threads)
         self._runners: dict[Key, ModelRunner] = {}
@@ -162,9 +163,11 @@ class Engine:
         key = (model, version)
         while (loading := self._loading.get(key)) is not None:
             await asyncio.wait((loading[1],))
-        await self._take_out(key)
-        self.residency.gone(key)
-        self.recall.forget(model, version)
+        try:
+            await self._take_out(key)
+        finally:  # whoever waits may give up, the model goes all the same
+            self.residency.gone(key)
+            self.recall.forget(model, version)
 
     async def infer(
         self, request: InferRequest, version: str, *, deadline: float, priority: int = 0
@@ -199,8 +202,13 @@ class Engine:
     def runners(self) -> Sequence[ModelRunner]:
         return tuple(self._runners.values())
 
-    async def close(self) -> None:
-        """Unload everything, all models at the same time, and end the threads."""
+    async def close(self, drain_s: float | None = None) -> None:
+        """Unload everything, all models at the same time, and end the threads.
+
+        drain_s: instead of the option's, where nobody is left who waits for an answer.
+        """
+        if drain_s is not None:
+            self._options = replace(self._options, drain_s=drain_s)
         for _, task in list(self._loading.values()):
             task.cancel()
         async with asyncio.TaskGroup() as unloading:
@@ -276,6 +284,8 @@ class Engine:
         failures: list[PrimeSparkError] = []
         processor = await self._processor_rung(source, failures)
         rungs: list[Rung] = [] if processor is None else [processor]
+        if (cuda := await self._cuda_rung(source, failures)) is not None:
+            rungs.insert(0, cuda)
         signature = source.signature if processor is None else processor.backend.signature
         if self._accelerator is not None and signature is not None:
             try:
@@ -294,6 +304,21 @@ class Engine:
             f"artifacts of format {formats or 'none'} cannot be run here",
             hint="this engine runs " + ", ".join(self._loaders),
         )
+
+    async def _cuda_rung(
+        self, source: ModelSource, failures: list[PrimeSparkError]
+    ) -> ProcessorRung | None:
+        """Open the fp32 artifact on a CUDA device where ONNX Runtime knows one."""
+        variant = next((v for v in source.variants if v.format == "onnx"), None)
+        if variant is None or not self._has_cuda:
+            return None
+        open_it = partial(_open_variant, load_onnx_on_cuda, variant, BackendOptions())
+        try:
+            backend = await asyncio.get_running_loop().run_in_executor(self._pool, open_it)
+        except PrimeSparkError as error:
+            failures.append(error)
+            return None
+        return ProcessorRung("cuda", backend, self._pool, self._threads)
 
     async def _processor_rung(
         self, source: ModelSource, failures: list[PrimeSparkError]

@@ -14,7 +14,7 @@ tombstones outnumber the living.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 from policies.aging import Urgency, urgency
@@ -100,14 +100,17 @@ class RequestQueue(Generic[T]):
                 del self._heaps[bucket]
         return found
 
+    def bucket_of(self, head: Entry[T]) -> Iterator[Entry[T]]:
+        """Yield those who wait in the head's bucket, in no order."""
+        return (entry for entry in self._heaps.get(head.bucket, ()) if entry.is_live)
+
     def rows_behind(self, head: Entry[T], limit: int) -> int:
         """Count the rows that wait in the head's bucket, up to limit."""
         rows = 0
-        for entry in self._heaps.get(head.bucket, ()):
-            if entry.is_live:
-                rows += entry.rows
-                if rows >= limit:
-                    break
+        for entry in self.bucket_of(head):
+            rows += entry.rows
+            if rows >= limit:
+                break
         return rows
 
     def take_batch(self, head: Entry[T], max_rows: int) -> list[Entry[T]]:

@@ -8,8 +8,10 @@ Runtime takes about three times that (docs/explanation/memory.md).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Final
 
 from edge_runtime.engine.memory import resident_bytes
@@ -19,6 +21,7 @@ from policies.eviction import Resident, victims
 
 FILE_FACTOR: Final = 3.2
 LEAST_BYTES: Final = 1 << 20  # of bookkeeping and threads, however small the file is
+WAIT_S: Final = 2.0  # for models in use to be idle, before another is refused for want of room
 
 Key = tuple[str, str]
 
@@ -49,6 +52,8 @@ class Residency:
         self._known: dict[Key, int] = {}  # sizes seen before, for versions that come back
         self._used_at: dict[Key, float] = {}
         self._pinned: set[Key] = set()
+        self._held: Counter[Key] = Counter()
+        self._released = asyncio.Event()
         self._lock = asyncio.Lock()
 
     @property
@@ -59,6 +64,18 @@ class Residency:
     def touch(self, key: Key) -> None:
         """A model was asked for."""
         self._used_at[key] = self._clock()
+
+    @contextmanager
+    def hold(self, key: Key) -> Iterator[None]:
+        """Keep a version, or one that is about to be loaded, in memory for a `with`."""
+        self._held[key] += 1
+        try:
+            yield
+        finally:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+                self._released.set()
 
     def gone(self, key: Key) -> None:
         """A model was taken out of memory for good."""
@@ -81,49 +98,68 @@ class Residency:
             yield
             return
         async with self._lock:
-            await self._make_room(key, self._known.get(key) or _guess(source))
+            await self._wait_for_room(key, self._known.get(key) or _guess(source))
             before = self._measure()
             yield
-            size = max(LEAST_BYTES, self._measure() - before)
+            # Somebody else may have given memory back meanwhile.
+            size = max(LEAST_BYTES, min(_file_bytes(source)), self._measure() - before)
             self._sizes[key] = self._known[key] = size
             self.evicted.discard(key)
             if source.options.pinned:
                 self._pinned.add(key)
             self.touch(key)
-            await self._make_room(key, 0, is_best_effort=True)  # the guess may have been low
+            await self._make_room(key, 0)  # the guess may have been low
 
-    async def _make_room(
-        self, key: Key, needed_bytes: int, *, is_best_effort: bool = False
-    ) -> None:
-        residents = [
-            Resident(
-                name="\0".join(other),
-                size_bytes=size,
-                used_at=self._used_at.get(other, 0.0),
-                is_pinned=other in self._pinned or other == key,
-                is_busy=self._busy(other),
-            )
-            for other, size in self._sizes.items()
-        ]
-        chosen = victims(residents, needed_bytes, self.limit_bytes)
-        if chosen is None and not is_best_effort:
-            raise Unavailable(
-                f"model '{key[0]}' needs about {needed_bytes >> 20} MiB, and what is loaded and"
-                f" pinned or busy leaves too little of {self.limit_bytes >> 20} MiB",
-                hint="raise edge.models.max_bytes, or unpin a model",
-                retry_after_s=5.0,
-            )
-        for name in chosen or ():
-            model, version = name.split("\0")
+    async def _wait_for_room(self, key: Key, needed_bytes: int) -> None:
+        """Make room, if need be when models that are in use now have become idle."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not await self._make_room(key, needed_bytes):
+                    idle = [replace(one, is_busy=False) for one in self._residents(key)]
+                    if victims(idle, needed_bytes, self.limit_bytes) is None:
+                        break
+                    self._released.clear()
+                    await self._released.wait()
+                else:
+                    return
+        except TimeoutError:
+            pass
+        raise Unavailable(
+            f"model '{key[0]}' needs about {needed_bytes >> 20} MiB, and what is loaded and"
+            f" pinned or busy leaves too little of {self.limit_bytes >> 20} MiB",
+            hint="raise edge.models.max_bytes, or unpin a model",
+            retry_after_s=5.0,
+        )
+
+    async def _make_room(self, key: Key, needed_bytes: int) -> bool:
+        """Evict until there is room; False when what may go now would not be enough."""
+        while chosen := victims(self._residents(key), needed_bytes, self.limit_bytes):
+            model, version = chosen[0].split("\0")
+            self.evicted.add((model, version))  # first: who asks while it goes waits for its return
             self.evictions += 1
             await self._evict((model, version))
             self._leave((model, version))
-            self.evicted.add((model, version))
+        return chosen is not None
+
+    def _residents(self, incoming: Key) -> list[Resident]:
+        return [
+            Resident(
+                name="\0".join(key),
+                size_bytes=size,
+                used_at=self._used_at.get(key, 0.0),
+                is_pinned=key in self._pinned or key == incoming,
+                is_busy=key in self._held or self._busy(key),
+            )
+            for key, size in self._sizes.items()
+        ]
 
 
 def _guess(source: ModelSource) -> int:
+    return int(max(LEAST_BYTES, FILE_FACTOR * max(_file_bytes(source))))
+
+
+def _file_bytes(source: ModelSource) -> list[int]:
     try:
-        size = max(variant.path.stat().st_size for variant in source.variants)
-    except (OSError, ValueError):
-        size = 0
-    return int(max(LEAST_BYTES, FILE_FACTOR * size))
+        return [variant.path.stat().st_size for variant in source.variants] or [0]
+    except OSError:
+        return [0]

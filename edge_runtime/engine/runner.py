@@ -319,7 +319,7 @@ class ModelRunner:
             entry.item.batch.leave()
         elif self._queue.remove(entry):
             self._queued_rows -= entry.rows
-            self._check_idle()
+            self._pump()  # it may have kept a quick one from the loop
 
     def _drop(self, entry: Entry[Job], error: Exception) -> None:
         self._queue.remove(entry)
@@ -340,9 +340,6 @@ class ModelRunner:
             if not quick_rows and is_busy:
                 break
             now = loop.time()
-            if head.item.deadline <= now:
-                self._drop(head, self._late())
-                continue
             if not self._is_ready(head, now):
                 # Others need not wait for an incomplete batch, however urgent it is.
                 heads = self._queue.heads()
@@ -354,11 +351,14 @@ class ModelRunner:
                 quick_rows = rung.service.quick_rows(head.rows, full)
                 if not quick_rows and is_busy:
                     break
+            if not self._in_time([head.item], now):
+                self._drop(head, self._late())
+                continue
             is_lone = head.rows == 1 and rung.service.is_single_due()
             most = quick_rows or (1 if is_lone else full)
             entries = self._queue.take_batch(head, most)
             self._queued_rows -= sum(entry.rows for entry in entries)
-            jobs = [entry.item for entry in entries]
+            jobs = self._in_time([entry.item for entry in entries], now)
             if quick_rows and isinstance(rung, ProcessorRung):
                 self._finish_inline(rung, jobs)
                 loop.call_soon(self._pump)  # others come in between
@@ -366,14 +366,31 @@ class ModelRunner:
             self._start(jobs)
         self._check_idle()
 
+    def _in_time(self, jobs: Sequence[Job], now: float) -> list[Job]:
+        """Return those who are still waited for, and tell the others that they are late.
+
+        A loop that was kept busy gets to a batch before it gets to the timers of those in it.
+        """
+        for job in jobs:
+            if job.deadline <= now:
+                self._settle(job, error=self._late())
+        return [job for job in jobs if not job.future.done()]
+
     def _is_ready(self, head: Entry[Job], now: float) -> bool:
-        return self._ready_at(head) <= now or self._has_full_batch(head)
+        return (
+            not self.options.max_delay_ms
+            or self._has_full_batch(head)
+            or self._ready_at(head) <= now
+        )
 
     def _ready_at(self, head: Entry[Job]) -> float:
-        """Return when an incomplete batch starts: after the delay, or half of the head's time."""
-        job = head.item
-        delay_s = min(self.options.max_delay_ms / 1e3, (job.deadline - job.queued_at) / 2)
-        return job.queued_at + delay_s
+        """Return when an incomplete batch starts, for the first of those in it, not the head.
+
+        Each waits for the delay, or half of its time.
+        """
+        delay_s = self.options.max_delay_ms / 1e3
+        jobs = (entry.item for entry in self._queue.bucket_of(head))
+        return min(job.queued_at + min(delay_s, (job.deadline - job.queued_at) / 2) for job in jobs)
 
     def _has_full_batch(self, head: Entry[Job]) -> bool:
         wanted = self.options.max_batch_size
@@ -453,7 +470,7 @@ class ModelRunner:
                 return
             # One bad request must not fail its neighbours: run each alone.
             for job in batch.jobs:
-                if not job.future.done():
+                if self._in_time([job], asyncio.get_running_loop().time()):
                     job.batch = Batch([job])
                     await self._compute_batch(job.batch, tried)
         else:
@@ -461,7 +478,7 @@ class ModelRunner:
 
     async def _compute_again(self, lost: Batch, tried: frozenset[str]) -> None:
         """Compute what is still waited for of a lost batch, on the rungs not tried yet."""
-        left = Batch([job for job in lost.jobs if not job.future.done()])
+        left = Batch(self._in_time(lost.jobs, asyncio.get_running_loop().time()))
         if not left.jobs:
             return
         for job in left.jobs:

@@ -18,6 +18,7 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any
 
 import orjson
@@ -91,7 +92,10 @@ MetricsText = Callable[[], tuple[bytes, str]]
 
 @dataclass(frozen=True, slots=True)
 class ExtraRoute:
-    """A route that answers JSON to callers with a scope; `read` gets the query parameters."""
+    """A route that answers JSON to callers with a scope.
+
+    read: gets the query parameters; returns the document, or an awaitable of it.
+    """
 
     path: str
     scope: str
@@ -294,7 +298,8 @@ class RestApi:
     def extra(self, route: ExtraRoute) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             self._principal(request.headers).require(route.scope)
-            return _json(route.read(request.query_params))
+            found = route.read(request.query_params)
+            return _json(await found if isawaitable(found) else found)
 
         return endpoint
 

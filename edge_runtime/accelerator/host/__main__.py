@@ -8,6 +8,7 @@ replaces this process.
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import os
 import signal
@@ -21,6 +22,7 @@ _HERE = Path(__file__).resolve().parent
 ROOT = str(_HERE.parents[2])
 SENSE_EVERY_S = 1.0
 PR_SET_PDEATHSIG = 1
+HELLO = b"H"  # as in `wire`, which may be what cannot be imported
 
 
 def main() -> int:
@@ -28,36 +30,42 @@ def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(sys.argv[2]):
         return 1  # the runtime has died before this process could ask to die with it
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all: the runtime still finishes work
+        signal.signal(number, signal.SIG_IGN)
     # The folder of this file would shadow modules; the package's own root goes last, so that
     # another interpreter finds its own numpy and not the runtime's.
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != _HERE]
     sys.path.append(ROOT)
-    sys.path[:0] = sys.argv[3:4]
+    sys.path[:0] = [path for path in sys.argv[3:4] if path]
     sock = socket.socket(fileno=int(sys.argv[1]))
-    from edge_runtime.accelerator import wire
-
     try:
+        from edge_runtime.accelerator import wire
         from edge_runtime.accelerator.host import hailo
-    except Exception as error:  # no binding, or one that does not fit
-        sock.send(wire.HELLO + wire.encode({"error": _line(error), "stage": "import"}))
+    except Exception as error:  # no numpy, no binding, or one that does not fit
+        _greet(sock, {"error": _line(error), "stage": "import"})
         return 0
     try:
         device = hailo.Device()
     except Exception as error:
-        told = {"error": _line(error), "status": hailo.status_of(error), "stage": "open"}
-        sock.send(wire.HELLO + wire.encode(told))
+        status = hailo.status_of(error)
+        _greet(sock, {"error": _line(error), "status": status, "stage": "open"})
         return 0
-    sock.send(wire.HELLO + wire.encode(device.describe()))
+    _greet(sock, device.describe())
     threading.Thread(target=_sense, args=(sock, device, wire), daemon=True).start()
     _serve(sock, device, wire, hailo)
     os._exit(0)  # the driver's own threads may hang; the kernel closes the device
+
+
+def _greet(sock: socket.socket, told: dict[str, Any]) -> None:
+    sock.send(HELLO + json.dumps(told).encode())
 
 
 def _serve(sock: socket.socket, device: Any, wire: Any, hailo: Any) -> None:
     networks: dict[int, Any] = {}
 
     def done(job: int, status: int, taken_ns: int, text: str) -> None:
-        sock.send(wire.DONE + wire.DONE_BODY.pack(job, status, taken_ns) + text[:500].encode())
+        line = text[:500].encode("utf-8", "replace")
+        sock.send(wire.DONE + wire.DONE_BODY.pack(job, status, taken_ns) + line)
 
     while True:
         message, fds, _, _ = socket.recv_fds(sock, wire.MAX_MESSAGE, 1)
@@ -74,21 +82,29 @@ def _serve(sock: socket.socket, device: Any, wire: Any, hailo: Any) -> None:
             document = wire.decode(body)
             answer = {"model": document["model"]}
             try:
-                slots = wire.read_slots(document)
-                memory = mmap.mmap(fds[0], slots.size_bytes)
-                networks[document["model"]] = device.load(document["path"], slots, memory)
+                networks[document["model"]] = _load(document, fds, device, wire)
             except hailo.Mismatch as error:
                 answer.update(error=_line(error), status=hailo.INVALID_ARGUMENT)
             except Exception as error:
                 answer.update(error=_line(error), status=hailo.status_of(error))
-            finally:
-                for fd in fds:
-                    os.close(fd)
             sock.send(wire.LOADED + wire.encode(answer))
         elif kind == wire.UNLOAD:
-            network = networks.pop(wire.decode(body)["model"], None)
-            if network is not None:
-                network.close()
+            _unload(networks, wire.decode(body)["model"])
+
+
+def _load(document: Any, fds: list[int], device: Any, wire: Any) -> Any:
+    try:
+        slots = wire.read_slots(document)
+        return device.load(document["path"], slots, mmap.mmap(fds[0], slots.size_bytes))
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _unload(networks: dict[int, Any], model: int) -> None:
+    network = networks.pop(model, None)
+    if network is not None:
+        network.close()
 
 
 def _sense(sock: socket.socket, device: Any, wire: Any) -> None:

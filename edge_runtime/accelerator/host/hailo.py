@@ -8,8 +8,8 @@ older one does not exist on a Hailo-10H.
 Hazards of the binding that shape this code: a callback that raises ends the process, so every
 callback body is wrapped; outputs of a failed job hold garbage, and after a time-out the device may
 write into them later, so they are private buffers that are only copied out after a job has
-succeeded; a job object that is destroyed waits for its callback, so jobs are kept until the main
-thread lets them go.
+succeeded; a job object that is destroyed waits for its callback, so jobs are kept until they have
+been called back, and let go by the main thread.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ Done = Callable[[int, int, int, str], None]  # job, status, nanoseconds, text
 
 def status_of(error: BaseException) -> int:
     """Return the HailoRT status number behind an error, -1 when it tells none."""
-    cause = error.__cause__
-    if cause is not None and cause.args and isinstance(cause.args[0], int):
-        return int(cause.args[0])
+    for thrown in (error, error.__cause__):  # opening a `Device` raises it as it is
+        if type(thrown).__name__ == "HailoRTStatusException":
+            return int(thrown.args[0])  # type: ignore[union-attr]
     for name, number in _CLASSES:
         kind = getattr(pyhailort, name, None)
         if kind is not None and isinstance(error, kind):
@@ -151,17 +151,15 @@ class Network:
         self._configured = model.configure()
         self._queue = max(1, int(self._configured.get_async_queue_size()))
         self._slots = [_Buffers(self, slots, memory, slot) for slot in range(slots.count)]
-        self._jobs: list[Any] = []
-        self._jobs_lock = threading.Lock()
+        self._jobs: list[tuple[_Batch, Any]] = []
 
     def run(self, job: int, slot: int, rows: int, done: Done) -> None:
         """Start a batch; `done` is called once, from a thread of the driver or from here."""
+        # Letting go of one that is not over would wait for it.
+        self._jobs = [(batch, handle) for batch, handle in self._jobs if not batch.is_over]
         buffers = self._slots[slot]
-        buffers.encode(rows)
-        with self._jobs_lock:
-            jobs, self._jobs = self._jobs, []
-        del jobs  # each waits for its own callback, which has returned or is about to
         batch = _Batch(job, rows, buffers, done)
+        buffers.encode(rows)
         began = 0
         while began < rows:
             count = min(self._queue, rows - began)
@@ -172,8 +170,7 @@ class Network:
             except Exception as error:
                 batch.refuse(rows - began, status_of(error), str(error))
                 return
-            with self._jobs_lock:
-                self._jobs.append(handle)
+            self._jobs.append((batch, handle))
             began += count
 
     def close(self) -> None:
@@ -215,7 +212,7 @@ class _Buffers:
 
 
 class _Batch:
-    """A batch on the device, in one or more jobs; it is done when all of them are."""
+    """A batch on the device, in one or more jobs; it is over when all of them are."""
 
     def __init__(self, job: int, rows: int, buffers: _Buffers, done: Done) -> None:
         self._job = job
@@ -225,6 +222,7 @@ class _Batch:
         self._done = done
         self._status = 0
         self._text = ""
+        self.is_over = False
         self._began = time.perf_counter_ns()
         self._lock = threading.Lock()
 
@@ -254,6 +252,7 @@ class _Batch:
             self._left -= count
             if self._left:
                 return
+        self.is_over = True
         if not self._status:
             self._buffers.decode(self._rows)
         taken = time.perf_counter_ns() - self._began

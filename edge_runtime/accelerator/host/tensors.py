@@ -37,6 +37,7 @@ class Coder:
         self._stream = stream
         self._axes = _axes(field, stream)
         self._dtype = np.dtype(NUMPY[field.datatype])
+        self._bounds = _bounds(self._dtype)
 
     def encode(self, row: Any, frame: Any) -> None:
         """Write one row into a uint8 frame of the stream's shape."""
@@ -45,11 +46,13 @@ class Coder:
         if self._dtype == np.uint8:
             np.copyto(frame, ordered)  # the caller sends what the device takes
             return
-        scaled = ordered * np.float32(1.0 / self._stream.scale)
+        scaled = ordered.astype(np.float32)
+        scaled *= np.float32(1.0 / self._stream.scale)
         scaled += np.float32(self._stream.zero_point)
         np.rint(scaled, out=scaled)
         np.clip(scaled, 0, 255, out=scaled)
-        np.copyto(frame, scaled, casting="unsafe")
+        with np.errstate(invalid="ignore"):  # what is no number may become any code
+            np.copyto(frame, scaled, casting="unsafe")
 
     def decode(self, frame: Any, row: Any) -> None:
         """Write one uint8 frame into a row of the model's tensor."""
@@ -59,6 +62,8 @@ class Coder:
             values = frame.astype(np.float32)
             values -= np.float32(self._stream.zero_point)
             values *= np.float32(self._stream.scale)
+            if self._bounds is not None:
+                np.clip(np.rint(values, out=values), *self._bounds, out=values)
         if self._axes is None:
             np.copyto(row, values.reshape(self._field.shape), casting="unsafe")
         else:
@@ -100,6 +105,14 @@ def _axes(field: Field, stream: Stream) -> tuple[int, ...] | None:
         "tensor '%s' of shape %s cannot be stream '%s' of shape %s"
         % (field.name, list(shape), stream.name, list(frame))
     )
+
+
+def _bounds(dtype: Any) -> tuple[int, int] | None:
+    """Return the least and the largest value of a whole-number type."""
+    if dtype.kind not in "iu":
+        return None
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -1,0 +1,179 @@
+"""The runs under way on the host, and when one of them hangs.
+
+A run's limit grows with what was sent before it. Before it is said to hang, what the host has said
+is read, and the time in which this process itself was held up does not count: a runtime that was
+stopped for a while must not blame the device. Nor does a host hang that takes in a model; a run
+that would wait longer than its limit for that is given up, to be computed elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from edge_runtime.accelerator import wire
+from edge_runtime.accelerator.model import AcceleratorModel, Slot
+from edge_runtime.backends.base import AcceleratorFault
+
+LATE_S: Final = 0.05  # of this process; the device is given GRACE of the limit then
+GRACE: Final = 0.25
+MAX_EXCUSES: Final = (
+    10  # for one run: a process that is always late still finds a device that hangs
+)
+_FIRST_LOOK: Final = 0.8  # of the limit
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the process began, for metrics. faults: of the device, by kind; lost: runs."""
+
+    starts: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    runs: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run under way; its future is done early when nobody waits for it any more."""
+
+    model: AcceleratorModel
+    slot: Slot
+    rows: int
+    future: asyncio.Future[None]
+    sent_at: float
+    limit_s: float
+    due_at: float
+    typical_s: float
+    is_disturbed: bool
+    excuses: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_succeeded(self) -> bool:
+        future = self.future
+        return future.done() and not future.cancelled() and future.exception() is None
+
+
+class Runs:
+    """Sends runs to the host and hands their ends to whoever waits.
+
+    send: gives a message to the host, or raises AcceleratorFault and has ended it; read: takes in
+    what the host has said; hangs: told, in a sentence, when a run does; is_held: whether the host
+    is taking in a model.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        read: Callable[[], None],
+        hangs: Callable[[str], None],
+        is_held: Callable[[], bool],
+        counts: Counts,
+    ) -> None:
+        self._send = send
+        self._read = read
+        self._hangs = hangs
+        self._is_held = is_held
+        self.counts = counts
+        self._numbers = itertools.count(1)
+        self._under_way: dict[int, Run] = {}
+
+    async def run(self, model: AcceleratorModel, slot: Slot, rows: int) -> None:
+        """Run a filled slot. Raises AcceleratorFault when the run is lost or refused."""
+        loop = asyncio.get_running_loop()
+        job = next(self._numbers)
+        self._send(wire.RUN + wire.RUN_BODY.pack(job, model.number, slot.number, rows))
+        now = loop.time()
+        typical_s = model.times.typical_s(rows)
+        limit_s = model.times.limit_s(rows) + sum(r.typical_s for r in self._under_way.values())
+        run = Run(
+            model,
+            slot,
+            rows,
+            loop.create_future(),
+            now,
+            limit_s,
+            now + limit_s,
+            typical_s,
+            self._is_held(),
+        )
+        self._under_way[job] = run
+        self._look_later(job, run, now + _FIRST_LOOK * limit_s)
+        try:
+            await run.future
+        except asyncio.CancelledError:
+            if run.has_succeeded:  # in the same moment, and nobody will read the outputs
+                slot.release()
+            raise
+
+    def model_of(self, job: int) -> AcceleratorModel | None:
+        """Return whose run it is; None when it is not under way."""
+        run = self._under_way.get(job)
+        return None if run is None else run.model
+
+    def succeeded(self, job: int, taken_ns: int) -> None:
+        """A run has ended well. taken_ns: on the host, where this process cannot be held up."""
+        run = self._end(job)
+        if run is None:
+            return
+        self.counts.runs += 1
+        if not (run.is_disturbed or self._is_held()):
+            waited_s = asyncio.get_running_loop().time() - run.sent_at
+            run.model.times.saw(run.rows, min(taken_ns / 1e9, waited_s))
+        if run.future.done():
+            run.slot.release()
+        else:
+            run.future.set_result(None)
+
+    def refused(self, job: int, why: str) -> None:
+        """A run has ended without a result, for a reason of its own."""
+        run = self._end(job)
+        if run is None:
+            return
+        run.slot.release()
+        if not run.future.done():
+            run.future.set_exception(AcceleratorFault(why))
+
+    def lose(self, why: str) -> None:
+        """The host is gone with all that is under way, and with its memory."""
+        for job in list(self._under_way):
+            run = self._end(job)
+            if run is not None:
+                self._give_up(run, why)
+
+    def _end(self, job: int) -> Run | None:
+        run = self._under_way.pop(job, None)
+        if run is not None and run.timer is not None:
+            run.timer.cancel()
+        return run
+
+    def _give_up(self, run: Run, why: str) -> None:
+        if not run.future.done():
+            self.counts.lost += 1
+            run.future.set_exception(AcceleratorFault(why))
+
+    def _look_later(self, job: int, run: Run, when: float) -> None:
+        run.timer = asyncio.get_running_loop().call_at(when, self._look, job, when)
+
+    def _look(self, job: int, expected_at: float) -> None:
+        """See whether a run has ended; if not, whether it hangs."""
+        self._read()
+        run = self._under_way.get(job)
+        if run is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now - expected_at > LATE_S and run.excuses < MAX_EXCUSES:
+            run.excuses += 1
+            run.due_at = max(run.due_at, now + GRACE * run.limit_s)
+        if now >= run.due_at and self._is_held():
+            run.is_disturbed = True
+            self._give_up(run, "a model that is being put on the device keeps it")
+            run.due_at = now + run.limit_s
+        if now < run.due_at:
+            self._look_later(job, run, run.due_at)
+            return
+        self._hangs(f"a run of {run.model.label} hangs since {now - run.sent_at:.2f} s")

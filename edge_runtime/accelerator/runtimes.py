@@ -1,0 +1,52 @@
+"""How long runs of one model take, and how long one may take before it hangs.
+
+A device that hangs says nothing, so a run has a limit: ten times what nearly all runs stay below.
+Batches differ in size. More rows never take longer than their share of a smaller batch, and fewer
+never longer than a larger one, so both bounds are kept and the larger counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+MIN_LIMIT_S: Final = 0.25
+LIMIT_FACTOR: Final = 10.0
+FIRST_LIMIT_S: Final = 5.0  # while nothing is known; the first run also sets the device up
+SAMPLES: Final = 200
+_RECOUNT: Final = 20
+
+
+class RunTimes:
+    """The latest runs of a model, by their rows."""
+
+    def __init__(self) -> None:
+        self._runs: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
+        self._since_count = 0
+        self._run_s = 0.0
+        self._row_s = 0.0
+
+    def saw(self, rows: int, seconds: float) -> None:
+        """Learn from a run that has ended well."""
+        self._runs.append((rows, seconds))
+        self._since_count += 1
+        if self._since_count >= _RECOUNT or len(self._runs) < _RECOUNT:
+            self._since_count = 0
+            self._run_s = _percentile_99([s for _, s in self._runs])
+            self._row_s = _percentile_99([s / r for r, s in self._runs])
+
+    def typical_s(self, rows: int) -> float:
+        """Return the seconds that 99 % of such runs stay below; 0 while nothing is known."""
+        return max(self._run_s, self._row_s * rows)
+
+    def limit_s(self, rows: int) -> float:
+        """Return the seconds after which a run of rows hangs."""
+        if not self._runs:
+            return FIRST_LIMIT_S
+        return max(LIMIT_FACTOR * self.typical_s(rows), MIN_LIMIT_S)
+
+
+def _percentile_99(values: list[float]) -> float:
+    values.sort()
+    return values[math.ceil(0.99 * len(values)) - 1]
