@@ -13,6 +13,7 @@ NPM := $(VENV)/npm
 LOCUST_USERS ?= 20
 LOCUST_TIME ?= 30s
 FUZZ_REQUESTS ?= 20000
+SYSTEM_PACKAGES := faketime iproute2 qemu-user-static
 
 .PHONY: help
 help:  ## Show this list
@@ -50,8 +51,19 @@ up: setup  ## Start the cluster
 down:  ## Stop everything that `demo` or `up` started
 	@if [ -x $(BIN)/prime-spark ]; then $(BIN)/prime-spark down; else echo "nothing is installed"; fi
 
+# What some tests need of the system; without root they are skipped and named.
+.PHONY: system
+system:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  missing=$$(for name in $(SYSTEM_PACKAGES); do \
+	    dpkg -s $$name >/dev/null 2>&1 || echo $$name; done); \
+	  if [ -n "$$missing" ]; then echo "installing" $$missing; \
+	    { apt-get update -qq && apt-get install -y -qq $$missing; } >/dev/null 2>&1 \
+	      || echo "not installed:" $$missing; fi; \
+	fi
+
 .PHONY: test
-test: setup  ## Every test, with coverage; what CI runs
+test: setup system  ## Every test, with coverage; what CI runs
 	@$(BIN)/python -m pytest --durations=10 --cov --cov-report=term:skip-covered
 
 .PHONY: test-fast

@@ -220,6 +220,10 @@ class EdgeRuntime:
         await asyncio.to_thread(self.packages.sweep)
         await self._scan()
         await self.service.load_all(self._is_wanted)
+        if self._config.edge.models.startup != "none":
+            await self.service.load_older(
+                lambda source: self.state.is_wanted((source.model, source.version), True)
+            )
         self._hold(LOADING, False)
         gc.collect()
         trim_heap()

@@ -110,6 +110,26 @@ class EngineService:
                 except PrimeSparkError:
                     continue  # `_load` has kept the reason
 
+    async def load_older(self, allowed: Callable[[ModelSource], bool]) -> None:
+        """Load the next older version allowed of each model whose wanted ones all failed.
+
+        An old model is better than none: a box that finds its newest file damaged while it is
+        offline has nobody to ask for another. What failed stays a reason to be degraded.
+        """
+        for model, versions in list(self._repository.items()):
+            has_failed = any((model, version) in self._failures for version in versions)
+            if not has_failed or self._answering(model):
+                continue
+            for version, source in reversed(list(versions.items())):
+                if (model, version) in self._failures or not allowed(source):
+                    continue
+                try:
+                    await self._load(source)
+                except PrimeSparkError:
+                    continue  # `_load` has kept the reason
+                logger.warning("%s version %s serves in place of a newer one", model, version)
+                break
+
     def is_newest(self, source: ModelSource) -> bool:
         """Tell whether a version is the newest known of its model."""
         return next(reversed(self._repository[source.model])) == source.version

@@ -54,7 +54,8 @@ StartHost = Callable[[str, str, Heard, Ended], Host]
 class HostProcess:
     """A started host. heard: called with each message (kind, body); ended: once, at its end.
 
-    environment: variables put beside this process's own. Neither call may raise. Raises OSError when the interpreter cannot be started.
+    environment: variables put beside this process's own. Neither call may raise.
+    Raises OSError when the interpreter cannot be started.
     """
 
     def __init__(

@@ -653,6 +653,31 @@ async def test_a_rung_s_cache_is_marked_over_http_and_its_hits_are_in_the_statis
     assert (inference["cache_hit"]["count"], inference["success"]["count"]) == (1, 1)
 
 
+async def test_a_damaged_newest_version_gives_way_to_the_one_before_it(box: Box) -> None:
+    box.install("good", "1", now=1.0)
+    newest = box.install("good", "2", now=2.0)
+    (newest / "onnx.onnx").write_bytes(b"other")
+    async with box.running(), box.local() as client:
+        answer = await ask(client, "good", 4.0)
+        assert answer.headers["prime-spark-model-version"] == "1"
+        _, word, reasons = await health(client)
+        assert word == "degraded"
+        assert len(reasons) == 1
+        assert reasons[0].startswith("good:2: onnx.onnx is not what was installed")
+
+
+async def test_a_version_that_was_unloaded_by_name_does_not_come_back_for_a_damaged_one(
+    box: Box,
+) -> None:
+    box.install("good", "1", now=1.0)
+    async with box.running(), box.local() as client:
+        await client.post("/v2/repository/models/good/unload", json={})
+    newest = box.install("good", "2", now=2.0)
+    (newest / "onnx.onnx").write_bytes(b"other")
+    async with box.running(), box.local() as client:
+        assert (await ask(client, "good")).status_code == 503
+
+
 async def test_a_damaged_int8_artifact_is_passed_over_for_the_fp32_one(box: Box) -> None:
     path = onnx_models.identity(box.folder / "identity.onnx", "FP32", ("n", 1))
     files = [Incoming("onnx-int8", path), Incoming("onnx", path)]

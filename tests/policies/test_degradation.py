@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf, isfinite
 
 import pytest
@@ -107,7 +108,7 @@ def test_it_flaps_once_a_minute_at_most(life: list[tuple[float, bool]]) -> None:
             has_fallen = True
             if now - returned_at < FLAP_S:
                 flaps.append(now)
-    assert all(after - first >= QUIET_S for first, after in zip(flaps, flaps[1:], strict=False))
+    assert all(after - first >= QUIET_S for first, after in pairwise(flaps))
 
 
 @given(st.lists(st.floats(0.0, RECENT_S / 2), max_size=40))

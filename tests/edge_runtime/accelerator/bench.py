@@ -1,4 +1,4 @@
-"""An accelerator over the stand-in, on a loop of virtual time, with models that give y = 2 x + 1."""
+"""An accelerator over the stand-in, in virtual time, with models that give y = 2 x + 1."""
 
 from __future__ import annotations
 

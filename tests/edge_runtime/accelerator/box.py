@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from edge_runtime.accelerator.model import AcceleratorModel
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.engine.rungs import AcceleratorRung
 from load.fake_hailo.device import DRIVER_PATH, FakeDevice
+from tests.edge_runtime.accelerator import processes
 from tests.edge_runtime.accelerator.networks import Compiled, assert_exact, assert_right, request
 from tests.edge_runtime.engine.gate import later
 
@@ -42,7 +41,7 @@ class Box:
         self.note()
         await self.engine.close()
         await self.accelerator.close()
-        assert not children_of_this_process() & self.pids
+        assert not processes.children() & self.pids
         assert not self.device.is_in_use
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -101,14 +100,3 @@ class Box:
     def note(self) -> None:
         if self.accelerator.host_pid is not None:
             self.pids.add(self.accelerator.host_pid)
-
-
-def children_of_this_process() -> set[int]:
-    """Return the ids of children, dead ones that nobody waited for among them."""
-    tasks = Path("/proc/self/task")
-    found = [(task / "children").read_text().split() for task in tasks.iterdir()]
-    return {int(pid) for pids in found for pid in pids}
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))

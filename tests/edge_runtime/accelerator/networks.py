@@ -91,10 +91,10 @@ def request(x: Floats, *outputs: str, model: str = "m") -> InferRequest:
 
 def through(stream: HefStream, values: Floats) -> Floats:
     """Quantise and back."""
-    codes = np.rint(values / np.float32(stream.scale)) + stream.zero_point
-    return (np.clip(codes, 0, 255).astype(np.float32) - np.float32(stream.zero_point)) * np.float32(
-        stream.scale
-    )
+    scale, zero_point = np.float32(stream.scale), np.float32(stream.zero_point)
+    codes = np.clip(np.rint(values / scale) + zero_point, 0, 255)
+    found: Floats = (codes - zero_point) * scale
+    return found
 
 
 def make(

@@ -26,7 +26,7 @@ class Plan:
 
     run: what happens to the next run, once: "die", "hang", "twice", "unknown", or a status;
     load: what happens to the next loads, each once: "die", "hang", or a status; by_model: to
-    every load of a model. after_done: called once, in the turn of the loop in which a run has ended.
+    every load of a model. after_done: called once, in the loop's turn in which a run has ended.
     """
 
     is_present: bool = True
@@ -133,7 +133,7 @@ class StandInHost:
         await self._greet()
         while True:
             kind, body, fd = await self._inbox.get()
-            while self.is_stopped:
+            while self.is_stopped:  # noqa: ASYNC110 (what stops it tells nobody)
                 await asyncio.sleep(0.01)
             if kind == wire.LOAD:
                 await self._load(wire.decode(body), fd)

@@ -22,9 +22,16 @@ from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import DeadlineExceeded
 from load.fake_hailo.device import DRIVER_PATH, FakeDevice
 from tests.edge_runtime.accelerator import networks
-from tests.edge_runtime.accelerator.box import PATIENCE_S, RETURN_S, Box, descriptors
+from tests.edge_runtime.accelerator.box import PATIENCE_S, RETURN_S, Box
 from tests.edge_runtime.accelerator.networks import Compiled
-from tests.edge_runtime.accelerator.test_hailo_host import ROOT, is_alive
+from tests.edge_runtime.accelerator.processes import (
+    ROOT,
+    descriptors,
+    is_alive,
+    is_known,
+    mapped_tensors,
+    program_of,
+)
 from tests.edge_runtime.engine.gate import until
 
 
@@ -316,8 +323,7 @@ async def test_nothing_is_left_of_hosts_that_died(box: Box) -> None:
         await box.ask_many(5)
     await until(lambda: box.model().is_loaded)
     assert descriptors() == before
-    maps = Path("/proc/self/maps").read_text()
-    assert maps.count("prime-spark-tensors") == 1
+    assert mapped_tensors() == 1
 
 
 async def test_loading_and_unloading_while_hosts_die_serves_everybody(
@@ -382,7 +388,7 @@ async def test_closing_while_it_starts_leaves_no_child(device: FakeDevice) -> No
     assert pid is not None
     await accelerator.close()
     assert not is_alive(pid)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not is_known(pid)
 
 
 async def test_an_engine_whose_accelerator_was_never_started_serves_on_the_processor(
@@ -430,25 +436,21 @@ def old_numpy(tmp_path_factory: pytest.TempPathFactory) -> str:
     done = subprocess.run([*pip, *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no numpy 1.x from the package index: {done.stderr.strip()[-200:]}")
-    return str(where / "bin" / "python")
+    python = where / "bin" / "python"
+    ask = [str(python), "-c", "import numpy; print(numpy.__version__)"]
+    assert subprocess.run(ask, capture_output=True, check=True).stdout.startswith(b"1.")
+    return str(python)
 
 
 @pytest.mark.timeout(300)
 async def test_a_host_under_numpy_1_answers_right(
     device: FakeDevice, net: Compiled, old_numpy: str
 ) -> None:
-    asked = subprocess.run(
-        [old_numpy, "-c", "import numpy; print(numpy.__version__)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert asked.stdout.startswith("1.")
     box = Box(device, [old_numpy])
     box.start()
     await box.load(net)
     await box.until_it_serves()
-    assert os.readlink(f"/proc/{box.pid}/exe") == os.path.realpath(old_numpy)
+    assert program_of(box.pid) == old_numpy
     for rows in (1, 5, 20):
         assert await box.ask(rows) == "hailo"
     kill(box)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +16,11 @@ from edge_runtime.engine.source import Variant
 from edge_runtime.errors import Corrupt, InvalidInput, Unsupported
 from edge_runtime.protocol.types import Signature, TensorSpec
 from tests.edge_runtime.accelerator.bench import SIGNATURE, Bench, is_whole, numbers, source
+from tests.edge_runtime.accelerator.processes import (
+    descriptors,
+    mapped_tensors,
+    no_descriptors_left,
+)
 from tests.edge_runtime.accelerator.standin import StandIn
 
 
@@ -189,16 +191,6 @@ def test_a_model_is_loaded_once_there_are_descriptors_for_its_memory_again(bench
     assert "Too many open files" in model.why
     bench.until(lambda: not model.why, 10.0)
     assert len(bench.standin.hosts) == 1
-
-
-@contextmanager
-def no_descriptors_left() -> Iterator[None]:
-    kept = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, kept[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, kept)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(26, Corrupt), (91, Corrupt), (92, Unsupported)])
@@ -588,6 +580,20 @@ def test_a_device_that_falls_again_as_soon_as_it_is_back_is_left_alone_for_a_min
     fell_at = bench.loop.time()
     bench.until(lambda: not model.why, 70.0)
     assert bench.loop.time() - fell_at >= 60.0
+
+
+def test_two_hundred_hosts_that_died_leave_no_memory_and_no_descriptor(bench: Bench) -> None:
+    model = bench.open()
+    bench.ask(model)
+    before = descriptors()
+    for _ in range(200):
+        bench.host.die()
+        bench.until(lambda: bool(bench.standin.running) and model.is_loaded, 20.0)
+        bench.standin.hosts[:] = bench.standin.running
+    assert mapped_tensors() <= 2  # the stand-in's mapping, too
+    assert descriptors() == before
+    bench.until_it_serves(70.0)
+    bench.ask(model)
 
 
 class Broken(StandIn):

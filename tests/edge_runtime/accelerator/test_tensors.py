@@ -150,7 +150,7 @@ def test_a_vector_is_one_however_it_is_written(
 def test_shapes_that_do_not_fit_are_refused_by_name(
     shape: tuple[int, ...], frame: tuple[int, ...]
 ) -> None:
-    with pytest.raises(Mismatch, match="tensor 't' .* stream 'net/s'"):
+    with pytest.raises(Mismatch, match=r"tensor 't' .* stream 'net/s'"):
         Coder(Field("t", "FP32", shape), Stream("net/s", frame, 1.0, 0))
 
 
