@@ -1,4 +1,4 @@
-"""Names, signatures, statuses and defaults of the two flavours, as the vendor documents and publishes them."""
+"""Names, signatures, statuses and defaults of the two flavours, as the vendor publishes them."""
 
 from __future__ import annotations
 
