@@ -12,6 +12,7 @@ EXTRAS := edge,cluster,train,dev
 NPM := $(VENV)/npm
 LOCUST_USERS ?= 20
 LOCUST_TIME ?= 30s
+SOAK_MINUTES ?= 20
 FUZZ_REQUESTS ?= 20000
 SYSTEM_PACKAGES := faketime iproute2 qemu-user-static
 
@@ -95,6 +96,14 @@ docs: setup  ## Build the documentation into docs/_build/html; warnings are erro
 .PHONY: bench
 bench: setup  ## Paired benchmarks against peers; tables and plots in docs/benchmarks
 	@$(BIN)/python -m load.bench
+
+.PHONY: bench-edge
+bench-edge: setup  ## Paired benchmark of the edge runtime against floors, with marks
+	@$(BIN)/python -m load.edge
+
+.PHONY: soak-edge
+soak-edge: setup  ## The edge runtime under full load: does it grow? (SOAK_MINUTES=20)
+	@$(BIN)/python -m load.edge.soak --minutes $(SOAK_MINUTES)
 
 .PHONY: load
 load: setup  ## Mixed traffic against the running cluster, with a summary (WEB=1: Locust's page)

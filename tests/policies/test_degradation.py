@@ -90,7 +90,7 @@ def test_it_serves_when_health_has_lasted_for_the_longest_hold_unless_it_flapped
     assert breaker.not_before <= max(well_since, 0.0) + QUIET_S
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(lives)
 @example([*[(0.25, True)] * 3, (5.0, False), *[(0.5, True)] * 3, (1.0, False)] * 3)
 @example([(0.0, True), (9.0, False), (400.0, True), (0.6, True), (1.0, False)] * 4)
@@ -99,7 +99,7 @@ def test_it_flaps_once_a_minute_at_most(life: list[tuple[float, bool]]) -> None:
     breaker, now = Breaker(), 0.0
     has_fallen, returned_at = False, -inf
     flaps: list[float] = []
-    for pause_s, is_well in [*life, *[(0.5, True), (1.0, False)] * 150]:
+    for pause_s, is_well in [*life, *[(0.5, True), (1.0, False)] * 90]:
         now += pause_s
         before, breaker = breaker, is_healthy(breaker, now) if is_well else fell(breaker, now)
         if has_fallen and before.is_open and not breaker.is_open:
@@ -124,10 +124,10 @@ def test_falls_of_more_than_a_minute_ago_do_not_count() -> None:
     assert hold_s(Breaker(falls=(0.0, 1.0, 2.0)), 2.0 + RECENT_S) == 0.0
 
 
-def test_a_part_that_falls_again_and_again_for_a_day_keeps_a_history_of_a_minute() -> None:
+def test_a_part_that_falls_again_and_again_for_hours_keeps_a_history_of_a_minute() -> None:
     breaker, now, longest = Breaker(), 0.0, 0
-    while now < 86_400.0:
-        now += 0.25
+    while now < 4 * 3600.0:
+        now += 0.5
         breaker = is_healthy(breaker, now)
         if not breaker.is_open and now - breaker.returned_at >= FLAP_S:
             breaker = fell(breaker, now)

@@ -7,12 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from edge_runtime.accelerator.device import HailoAccelerator
 from edge_runtime.accelerator.model import AcceleratorModel
+from edge_runtime.accelerator.process import HostProcess
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.engine.rungs import AcceleratorRung
 from load.fake_hailo.device import DRIVER_PATH, FakeDevice
@@ -27,7 +29,8 @@ PATIENCE_S = 30.0
 class Box:
     def __init__(self, device: FakeDevice, pythons: Sequence[str] = (sys.executable,)) -> None:
         self.device = device
-        self.accelerator = HailoAccelerator(pythons, str(DRIVER_PATH))
+        start_host = partial(HostProcess, environment=device.environment())
+        self.accelerator = HailoAccelerator(pythons, str(DRIVER_PATH), start_host)
         self.engine = Engine(EngineOptions(threads=2), accelerator=self.accelerator)
         self.nets: dict[str, Compiled] = {}
         self.answered: Counter[str] = Counter()
@@ -48,7 +51,7 @@ class Box:
 
     async def load(self, net: Compiled, name: str = "m", **options: Any) -> None:
         self.nets[name] = net
-        await self.engine.load(net.source(name, **options))
+        await self.engine.load(net.source(name, **{"max_queue_wait_ms": 1e3 * PATIENCE_S, **options}))
         self.note()
 
     async def ask(

@@ -301,8 +301,7 @@ def test_it_dies_with_its_parent_even_when_it_is_stuck(
     program = f"""
         import os, signal
         from pathlib import Path
-        from tests.edge_runtime.accelerator import networks
-from tests.edge_runtime.accelerator.networks import Compiled
+        from tests.edge_runtime.accelerator.networks import Compiled
         from tests.edge_runtime.accelerator.test_hailo_host import Child
         net = Compiled(Path({str(net.onnx)!r}), Path({str(net.hef)!r}), "hailo8")
         child = Child()

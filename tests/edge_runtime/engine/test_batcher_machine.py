@@ -353,11 +353,11 @@ class Bench:
         self.batches: list[Batch] = []
         self.closing: asyncio.Task[None] | None = None
         self.gives_up_at = inf
-        self.is_settled = True
-        self.is_sound = True
-        self.is_clean = True  # nobody waits who has left
-        self.went: list[Batch] = []  # at the last rest
-        self.just_returned = False
+        self.is_settled = True  # nothing is left to do at this time
+        self.is_sound = True  # no check has failed
+        self.is_clean = True  # nobody waited who had left, before the loop went on
+        self.went: list[Batch] = []  # what was going at the last rest
+        self.just_returned = False  # the chip has, and the runner had no reason yet to look
 
     # What is
 
@@ -458,7 +458,7 @@ class Bench:
 
     def come_back(self) -> None:
         self.chip.why = ""
-        self.just_returned = True  # the queue is looked at when a batch ends, or one more comes
+        self.just_returned = True
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass for a loop that is never late: each timer fires when it is due."""
@@ -606,11 +606,11 @@ class Bench:
             assert len(self.going) < self.workers, "too many at once"
         if self.is_clean:
             assert self.is_ready(width, waiting), "it should have waited for more"
-            mine = sorted(asked.rank(now) for asked in left if asked.width == width)
+            mine = [asked for asked in left if asked.width == width]
             if mine and not setup.quick:
-                following = next(asked for asked in left if asked.rank(now) == mine[0])
-                rows = sum(asked.rows for asked in members)
-                assert rows + following.rows > setup.max_batch_size, "one more would have fitted"
+                following = min(mine, key=lambda asked: asked.rank(now))
+                rows = sum(asked.rows for asked in (*members, following))
+                assert rows > setup.max_batch_size, "one more would have fitted"
 
     def end(self, asked: Asked) -> None:
         """A request has ended: as it may, when it may, and for the first time."""
@@ -725,6 +725,7 @@ def unheard(context: dict[str, Any]) -> Exception:
 LADDERS = [  # depth, instances, quick
     (0, 1, 0),
     (0, 2, 0),
+    (0, 1, 2),
     (0, 1, 2),
     (1, 1, 0),
     (2, 1, 0),
@@ -841,8 +842,13 @@ TestBatcherMachine = pytest.mark.timeout(400)(BatcherMachine.TestCase)
 @contextmanager
 def at_bench(**setup: Any) -> Iterator[Bench]:
     bench = Bench(Setup(**setup))
-    yield bench
-    bench.shut()
+    try:
+        yield bench
+    except BaseException:
+        bench.is_sound = False
+        raise
+    finally:
+        bench.shut()
 
 
 def test_a_late_loop_drops_the_late_behind_a_head_that_has_time() -> None:
@@ -906,3 +912,21 @@ def test_a_patient_head_does_not_use_up_the_time_of_those_behind_it() -> None:
         assert hasty in held.members
         bench.finish(held)
         assert hasty.task.result().rung == "cpu"
+
+
+def test_the_bucket_that_is_due_first_is_not_late() -> None:
+    with at_bench(delay_s=1.0) as bench:
+        bench.submit()
+        hasty = bench.submit(width=2, seconds=0.25)
+        bench.pass_time(0.125)
+        (held,) = bench.held()
+        assert held.members == [hasty]
+
+
+def test_a_quick_request_does_not_wait_behind_a_slow_one_that_has_left() -> None:
+    with at_bench(quick=2) as bench:
+        bench.submit(rows=3)
+        slow, quick = bench.submit(rows=3), bench.submit(rows=1)
+        assert quick in bench.waiting
+        bench.cancel(slow)
+        assert quick.task.result().rung == "cpu"

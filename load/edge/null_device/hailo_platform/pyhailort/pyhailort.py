@@ -1,0 +1,1 @@
+"""No errors: nothing fails here."""
