@@ -51,7 +51,9 @@ class Box:
 
     async def load(self, net: Compiled, name: str = "m", **options: Any) -> None:
         self.nets[name] = net
-        await self.engine.load(net.source(name, **{"max_queue_wait_ms": 1e3 * PATIENCE_S, **options}))
+        await self.engine.load(
+            net.source(name, **{"max_queue_wait_ms": 1e3 * PATIENCE_S, **options})
+        )
         self.note()
 
     async def ask(

@@ -150,7 +150,10 @@ def test_a_model_that_can_never_be_loaded_does_not_take_the_device_from_others(
     bad, good = bench.open("bad"), bench.open("good")
     bench.plan.by_model[bad.number] = fault
     bench.plan.is_present = True
+    bench.until(lambda: bool(bench.standin.running) and bool(bench.host.loads), 10.0)
+    before = len(bench.standin.hosts)
     bench.until(lambda: not good.why, 15.0)
+    assert len(bench.standin.hosts) - before == (2 if fault == 8 else 3)
     for _ in range(300):
         bench.loop.live(1.0)
         assert bad.why
@@ -465,16 +468,29 @@ def test_time_in_which_this_process_stood_still_is_not_held_against_the_device(
     assert bench.accelerator.counts.faults == {}
 
 
+def test_what_the_host_has_said_is_read_before_it_is_said_to_hang(bench: Bench) -> None:
+    model = bench.open()
+    bench.ask(model)
+    host, unread = bench.host, list[bytes]()
+    say = host.say
+    host.say = unread.append  # type: ignore[method-assign]
+    host.read = lambda: [say(unread.pop(0)) for _ in list(unread)]  # type: ignore[method-assign]
+    task = bench.asking(model, 3)
+    bench.until(task.done, 1.0)
+    assert task.exception() is None
+    assert bench.accelerator.counts.faults == {}
+
+
 def test_a_process_that_is_always_late_still_finds_a_device_that_hangs(bench: Bench) -> None:
     model = bench.open()
     bench.ask(model)
     loop = bench.loop
 
     def stumble() -> None:
-        loop.hold_up(0.1)
-        stumbling[0] = loop.call_later(0.01, stumble)
+        loop.hold_up(0.3)
+        stumbling[0] = loop.call_soon(stumble)
 
-    stumbling = [loop.call_later(0.0, stumble)]
+    stumbling = [loop.call_soon(stumble)]
     bench.host.is_stopped = True
     task = bench.asking(model)
     bench.until(task.done, 10.0)
@@ -662,6 +678,22 @@ def test_a_run_is_lost_when_the_device_is_closed(bench: Bench) -> None:
     assert model.why == "closed"
 
 
+def test_a_run_that_a_load_has_delayed_says_nothing_of_the_model_s_pace(bench: Bench) -> None:
+    model = bench.open()
+    bench.ask(model)
+    bench.plan.run = ["hang"]
+    task = bench.asking(model)
+    bench.plan.load = ["hang"]
+    opening = bench.loop.create_task(bench.accelerator.open(source("other"), SIGNATURE))
+    bench.until(task.done, 1.0)
+    assert isinstance(task.exception(), AcceleratorFault)
+    bench.loop.live(5.0)
+    bench.hear(*(ended(job, 0, 5 * 10**9) for job in range(100)))
+    assert is_whole(model)
+    assert model.times.limit_s(1) < 1.0
+    bench.until(opening.done, 40.0)
+
+
 # What hosts say.
 
 
@@ -669,6 +701,7 @@ def test_a_run_is_lost_when_the_device_is_closed(bench: Bench) -> None:
     "message",
     [
         b"?",
+        b"?{}",
         b"D",
         b"D" + b"\xff" * 10,
         b"S",

@@ -831,7 +831,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.bench.shut()
 
 
-BatcherMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+BatcherMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 # To make a failure small takes hypothesis up to five minutes.
 TestBatcherMachine = pytest.mark.timeout(400)(BatcherMachine.TestCase)
 

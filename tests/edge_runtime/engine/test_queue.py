@@ -145,7 +145,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert {head.item.bucket: head.item for head in self.queue.heads()} == firsts
 
 
-QueueMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestQueueMachine = QueueMachine.TestCase
 
 
