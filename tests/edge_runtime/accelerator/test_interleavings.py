@@ -473,8 +473,8 @@ def test_what_the_host_has_said_is_read_before_it_is_said_to_hang(bench: Bench) 
     bench.ask(model)
     host, unread = bench.host, list[bytes]()
     say = host.say
-    host.say = unread.append  # type: ignore[method-assign]
-    host.read = lambda: [say(unread.pop(0)) for _ in list(unread)]  # type: ignore[method-assign]
+    host.say = unread.append  # type: ignore[method-assign, assignment]
+    host.read = lambda: [say(unread.pop(0)) for _ in list(unread)]  # type: ignore[method-assign, assignment]
     task = bench.asking(model, 3)
     bench.until(task.done, 1.0)
     assert task.exception() is None
