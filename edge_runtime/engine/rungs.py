@@ -149,6 +149,17 @@ class Ladder:
 
     def take(self, now: float, tried: Collection[str] = ()) -> Rung | None:
         """Return the rung that a batch runs on: `best`, or one out of pace whose trial is due."""
+        rung = self.on_trial(now, tried)
+        if rung is None:
+            return self.best(tried)
+        rung.pace = replace(rung.pace, probed_at=now)
+        return rung
+
+    def on_trial(self, now: float, tried: Collection[str] = ()) -> AcceleratorRung | None:
+        """Return a rung out of pace that the next batch should try.
+
+        The trial is by a real request: it is answered, only later.
+        """
         for rung in self.rungs:
             if (
                 isinstance(rung, AcceleratorRung)
@@ -156,10 +167,9 @@ class Ladder:
                 and rung.is_available
                 and rung.name not in tried
                 and may_try(rung.pace, now)
-            ):  # a trial by a real request: it is answered, only later
-                rung.pace = replace(rung.pace, probed_at=now)
+            ):
                 return rung
-        return self.best(tried)
+        return None
 
     def ran(self, rung: Rung, rows: int, timing: Timing) -> None:
         """Learn from a run, and whether an accelerator is worth its place above the next rung."""

@@ -164,6 +164,7 @@ class ModelRunner:
             not self._queue
             and isinstance(rung, ProcessorRung)
             and rung.service.is_quick(work.rows)
+            and self.ladder.on_trial(now) is None
             and not self.options.max_delay_ms
         ):
             answer = self._compute_inline(rung, work)
@@ -331,7 +332,7 @@ class ModelRunner:
         loop = asyncio.get_running_loop()
         full = self.options.max_batch_size
         while (head := self._queue.head()) is not None:
-            rung = self.ladder.best()
+            rung = self.ladder.on_trial(loop.time()) or self.ladder.best()
             if rung is None:
                 self._drop(head, self._nothing_left())
                 continue

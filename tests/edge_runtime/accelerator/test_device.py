@@ -164,9 +164,6 @@ async def test_a_device_that_becomes_slow_steps_back_and_returns(
     await becomes_slow_and_quick_again(device, heavy, RETURN_S)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the runner computes what is quick on the loop without asking for a trial"
-)
 async def test_a_device_returns_to_a_model_that_is_quick_on_the_processor(
     device: FakeDevice, net: Compiled
 ) -> None:
