@@ -14,6 +14,7 @@ LOCUST_USERS ?= 20
 LOCUST_TIME ?= 30s
 SOAK_MINUTES ?= 20
 FUZZ_REQUESTS ?= 20000
+CHAOS_MINUTES ?= 30
 SYSTEM_PACKAGES := faketime iproute2 qemu-user-static
 
 .PHONY: help
@@ -119,6 +120,10 @@ overload: setup  ## Twice the sustainable load for a minute against the running 
 fuzz: setup  ## Malformed requests against the running cluster (FUZZ_REQUESTS=20000)
 	@$(BIN)/python -m load.fuzz --requests $(FUZZ_REQUESTS)
 	@$(BIN)/python -m load.fuzz.openapi
+
+.PHONY: chaos-edge
+chaos-edge: setup  ## Half an hour of faults on an edge box in a cluster of its own (as root; CHAOS="--no-cluster")
+	@$(BIN)/python -m load.chaos.edge --minutes $(CHAOS_MINUTES) $(CHAOS)
 
 .PHONY: loadgen
 loadgen: setup  ## MLPerf's load generator against the running cluster, three scenarios
