@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 from load.edge import death, hop, overhead, start, throughput
 from load.edge.memory import MB
 
+_LABEL: Final = 28  # characters in a line
 _OWN: Final = "#1f5f9f"
 _OTHER: Final = "#9aa5b1"
 _LIMIT: Final = "#b0302c"
@@ -105,7 +107,7 @@ def _hops(axis: Any, found: Mapping[str, Any]) -> None:
     axis.set_yscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.set_title("added by the accelerator host: p50 ms by kB of a frame")
+    axis.set_title("the hop: p50 ms by kB of a frame")
     axis.legend(frameon=False, fontsize=7)
 
 
@@ -120,7 +122,7 @@ def _waits(axis: Any, found: Mapping[str, Any]) -> None:
         shares = [(number + 1) / len(waits) for number in range(len(waits))]
         axis.step(waits, shares, where="post", color=colour, label=kind, lw=1.2)
     axis.axvline(death.ANSWERED.limit, color=_LIMIT, lw=0.8, linestyle="dotted")
-    axis.set_title("share of requests in flight answered within ms")
+    axis.set_title("in flight: share answered, by ms")
     axis.legend(frameon=False, fontsize=8)
 
 
@@ -153,7 +155,7 @@ def _bars(axis: Any, values: Mapping[str, Sequence[float]], limit: float | None)
         axis.barh(place, median, color=colour, height=0.65)
         axis.plot([min(found), max(found)], [place, place], color="#333333", linewidth=1)
         axis.text(max(found), place, f"  {median:.3g}", va="center", fontsize=8)
-    axis.set_yticks(range(len(values)), list(values))
+    axis.set_yticks(range(len(values)), [textwrap.fill(name, _LABEL) for name in values])
     axis.invert_yaxis()
     axis.margins(x=0.15)
     if limit is not None:
