@@ -26,6 +26,7 @@ MAX_SET_ASIDE_S: Final = 3600.0
 
 SLOW_FACTOR: Final = 1.5  # slower than the next rung by this, and ...
 UNUSUAL_FACTOR: Final = 3.0  # ... than its own usual pace by this, is too slow
+SLACK_S: Final = 0.01  # ... beyond what a busy processor does to any run: it is not the device's
 _SMOOTHING: Final = 0.05
 SLOW_RUNS: Final = 5  # in a row, before a rung steps back
 FAST_RUNS: Final = 3  # in a row, before it comes back
@@ -104,33 +105,49 @@ def _doubled(first_s: float, times: int, most_s: float) -> float:
 class Pace:
     """Whether a rung is worth its place.
 
-    usual_s: seconds of a row when nothing is wrong, 0 while unknown; slow, fast: runs in a row;
-    probed_at: latest attempt while it is out.
+    run_s, row_s: means of a run and of a row of one when nothing is wrong, 0 while unknown; slow,
+    fast: runs in a row; probed_at: latest attempt while it is out.
     """
 
     is_out: bool = False
-    usual_s: float = 0.0
+    run_s: float = 0.0
+    row_s: float = 0.0
     slow: int = 0
     fast: int = 0
     probed_at: float = -float("inf")
 
+    def usual_s(self, rows: int) -> float:
+        """Return what so many rows take at most when nothing is wrong.
 
-def ran(pace: Pace, row_s: float, next_row_s: float) -> Pace:
-    """Return the pace after a run. row_s: seconds a row took; next_row_s: on the next rung.
+        Batches differ in size: fewer rows take no longer than a larger batch, and more no longer
+        than their share of a smaller one.
+        """
+        return max(self.run_s, self.row_s * rows)
+
+
+def ran(pace: Pace, rows: int, seconds: float, next_s: float) -> Pace:
+    """Return the pace after a run. next_s: seconds of the same on the next rung, 0: not known.
 
     A small model may be quicker on the processor than on an accelerator that is in best health;
-    that is no reason to leave it, so a rung is measured by its own usual pace too.
+    that is no reason to leave it, so a rung is measured by its own usual pace too. Nor is it one
+    that other programs keep the processor busy, which holds every run up by some milliseconds:
+    stepping back would give the processor more to do.
     """
-    is_unusual = 0 < pace.usual_s * UNUSUAL_FACTOR < row_s
-    if is_unusual and 0 < next_row_s * SLOW_FACTOR < row_s:
+    known_s = pace.usual_s(rows)
+    is_unusual = 0 < known_s * UNUSUAL_FACTOR < seconds - SLACK_S
+    if is_unusual and 0 < next_s * SLOW_FACTOR < seconds - SLACK_S:
         slow = pace.slow + 1
         return replace(pace, is_out=pace.is_out or slow >= SLOW_RUNS, slow=slow, fast=0)
     fast = pace.fast + 1
-    usual_s = pace.usual_s
-    if not is_unusual:
-        usual_s = usual_s + _SMOOTHING * (row_s - usual_s) if usual_s else row_s
     is_out = pace.is_out and fast < FAST_RUNS
-    return replace(pace, is_out=is_out, usual_s=usual_s, slow=0, fast=fast)
+    if is_unusual:
+        return replace(pace, is_out=is_out, slow=0, fast=fast)
+    run_s, row_s = _smoothed(pace.run_s, seconds), _smoothed(pace.row_s, seconds / rows)
+    return replace(pace, is_out=is_out, run_s=run_s, row_s=row_s, slow=0, fast=fast)
+
+
+def _smoothed(mean: float, value: float) -> float:
+    return mean + _SMOOTHING * (value - mean) if mean else value
 
 
 def may_try(pace: Pace, now: float) -> bool:

@@ -169,6 +169,7 @@ class HailoAccelerator:
             self._run,
             lambda: self.why,
             lambda: self._heat.is_careful,
+            self._runs.ahead_s,
             self._forget,
         )
         self._models[model.number] = model

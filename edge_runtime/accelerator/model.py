@@ -52,8 +52,9 @@ class AcceleratorModel:
 
     submit: runs a filled slot's rows, and returns when its outputs are there; the slot is the
     caller's then, and otherwise its business. device_why: why the device as a whole takes nothing;
-    forget: takes the model off the device. failed_loads: in a row; retry_at: when a load that
-    failed is tried again while its host lives, on the loop's clock, None for never.
+    ahead_s: seconds that the runs under way on it usually take; forget: takes the model off it.
+    failed_loads: in a row; retry_at: when a load that failed is tried again while its host lives,
+    on the loop's clock, None for never.
     """
 
     name = "hailort"
@@ -69,6 +70,7 @@ class AcceleratorModel:
         submit: Submit,
         device_why: Callable[[], str],
         is_careful: Callable[[], bool],
+        ahead_s: Callable[[], float],
         forget: Callable[[AcceleratorModel], None],
     ) -> None:
         self.number = number
@@ -85,12 +87,17 @@ class AcceleratorModel:
         self._submit = submit
         self._device_why = device_why
         self._is_careful = is_careful
+        self._ahead_s = ahead_s
         self._forget = forget
         self._loaded: _Loaded | None = None
 
     @property
     def depth(self) -> int:
         return 1 if self._is_careful() else DEPTH
+
+    @property
+    def ahead_s(self) -> float:
+        return self._ahead_s()
 
     @property
     def why(self) -> str:

@@ -89,7 +89,7 @@ class Runs:
         self._send(wire.RUN + wire.RUN_BODY.pack(job, model.number, slot.number, rows))
         now = loop.time()
         typical_s = model.times.typical_s(rows)
-        limit_s = model.times.limit_s(rows) + sum(r.typical_s for r in self._under_way.values())
+        limit_s = model.times.limit_s(rows) + self.ahead_s()
         run = Run(
             model,
             slot,
@@ -109,6 +109,10 @@ class Runs:
             if run.has_succeeded:  # in the same moment, and nobody will read the outputs
                 slot.release()
             raise
+
+    def ahead_s(self) -> float:
+        """Return the seconds that the runs under way typically take."""
+        return sum(run.typical_s for run in self._under_way.values())
 
     def model_of(self, job: int) -> AcceleratorModel | None:
         """Return whose run it is; None when it is not under way."""

@@ -54,7 +54,8 @@ class AcceleratorFault(Exception):
 class AcceleratorBackend(Protocol):
     """A model on a device that may go away, come back, and go away again.
 
-    depth: batches that may be under way at once; why: the reason why it takes none now, empty
+    depth: batches that may be under way at once; ahead_s: seconds that those under way on the
+    device, other models' included, usually take; why: the reason why it takes none now, empty
     when it does.
     """
 
@@ -69,6 +70,9 @@ class AcceleratorBackend(Protocol):
 
     @property
     def depth(self) -> int: ...
+
+    @property
+    def ahead_s(self) -> float: ...
 
     @property
     def why(self) -> str: ...

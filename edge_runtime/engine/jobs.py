@@ -67,12 +67,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of a run went, in nanoseconds; thread_ns: of its thread on the processor."""
+    """Where the time of a run went, in nanoseconds.
+
+    thread_ns: of its thread on the processor; others_ns: of infer_ns, what the runs that it found
+    on its device usually take.
+    """
 
     input_ns: int
     infer_ns: int
     output_ns: int
     thread_ns: int
+    others_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -74,13 +74,16 @@ class Box:
     # The disk.
 
     def make(self) -> None:
-        """Make the disk, the home and its settings. Raises CalledProcessError."""
+        """Make the disk, the home and its settings. Raises BoxError."""
         self.home.root.mkdir(mode=0o700)
-        subprocess.run(
+        done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", self.home.root],
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
         )
+        if done.returncode != 0:
+            raise BoxError(f"no disk for the box: {done.stderr.strip()}")
         Home.at(self.home.root)
         settings = {
             "edge": {

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from load.bench.machine import describe
+from load.chaos.ledger import COUNTED
 from load.chaos.models import DIGITS, FP32, HAILO, INT8
 from load.chaos.run import Done, Options
+from load.chaos.rungs import STEADY_S
 from load.chaos.schedule import ACCELERATOR, BOX, CLUSTER
 
 KEPT_ENDED: Final = 500  # requests that did not end well, in the document
 _COLOURS: Final = {HAILO: "#1f5f9f", INT8: "#3d8f4f", FP32: "#8fbf6f", "stale": "#c8a21b"}
 _BAD: Final = {"refused": "#c8651b", "late": "#b04a4a", "off": "#b8bec6", "lost": "#d00000"}
+_ENDS: Final = ("ready", "lifted", "back", "rejoined", "state")
 _LAYERS: Final = {ACCELERATOR: "#1f5f9f", BOX: "#7a4b9a", CLUSTER: "#c8651b"}
 
 
@@ -111,7 +114,7 @@ def _answers(axis: Any, done: Done) -> None:
         step="pre",
     )
     axis.set_ylabel("digits answered/s")
-    axis.legend(frameon=False, ncols=4, loc="lower right")
+    axis.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     _tidy(axis)
 
 
@@ -123,15 +126,16 @@ def _bad(axis: Any, done: Done) -> None:
         heights = [counts[at, name] for at in range(seconds)]
         axis.bar(range(seconds), heights, bottom=base, width=1.0, color=colour, label=name)
         base = [a + b for a, b in zip(base, heights, strict=True)]
+    axis.set_ylim(0, max(5, *base))
     axis.set_ylabel("not answered/s")
-    axis.legend(frameon=False, ncols=4, loc="upper right")
+    axis.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 0.9))
     _tidy(axis)
 
 
 def _faults(axis: Any, done: Done) -> None:
     scene = done.scene
     kinds = list(dict.fromkeys((e.layer, e.kind) for e in scene.found("struck")))
-    kinds += [
+    kinds += [  # a power cut is noted when it is over
         (BOX, kind)
         for kind in dict.fromkeys(e.kind for e in scene.found("ready"))
         if (BOX, kind) not in kinds
@@ -140,9 +144,10 @@ def _faults(axis: Any, done: Done) -> None:
     rows = {pair: row for row, pair in enumerate(kinds)}
     for event in scene.events:
         pair = (event.layer, event.kind)
-        if pair not in rows or event.what not in ("struck", "ready", "back", "rejoined"):
+        if pair not in rows or event.what not in ("struck", *_ENDS):
             continue
-        at = event.at_s - scene.began_s
+        judged_s = STEADY_S if event.what == "back" else 0.0  # it has held for so long by then
+        at = event.at_s - judged_s - scene.began_s
         is_begin = event.what == "struck"
         colour = _LAYERS[event.layer] if event.holds else "#d00000"
         axis.plot(at, rows[pair], "|" if is_begin else ".", color=colour, markersize=6)
@@ -153,9 +158,11 @@ def _faults(axis: Any, done: Done) -> None:
 
 
 def _by_second(done: Done, model: str = "") -> Iterator[tuple[int, str, str]]:
+    """Yield second, rung and category of requests for a model, or for those that count."""
     scene = done.scene
+    wanted = (model,) if model else COUNTED
     for ended in scene.ledger.ended:
-        if model in ("", ended.model):
+        if ended.model in wanted:
             at = int(ended.ended_s - scene.began_s)
             if at >= 0:
                 yield at, ended.rung, scene.ledger.category(ended)

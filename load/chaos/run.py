@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -155,7 +156,10 @@ async def _build(
     network = Namespace.of_this_process() if options.has_cluster else None
     if network is not None:
         closing.callback(network.remove)
-        network.make()
+        try:
+            network.make()
+        except subprocess.CalledProcessError as error:
+            raise BoxError(f"no network namespace for the box: {error.stderr}") from None
     box = Box(root, device, clock, network)
     closing.callback(box.remove)
     box.make()

@@ -23,6 +23,7 @@ from policies.degradation import (
     REST_C,
     RESUME_C,
     SET_ASIDE_S,
+    SLACK_S,
     SLOW_FACTOR,
     SLOW_RUNS,
     SPOILED_LOADS,
@@ -168,42 +169,63 @@ def test_a_model_is_set_aside_when_it_has_failed_several_times() -> None:
 # Pace.
 
 seconds = st.floats(1e-6, 10.0)
+counts = st.integers(1, 64)
 
 
-@given(seconds, st.lists(st.tuples(st.floats(0.5, 1.4), seconds), max_size=60))
+@given(seconds, counts, st.lists(st.tuples(st.floats(0.5, 1.4), seconds), max_size=60))
 def test_a_rung_is_never_out_while_it_is_in_its_usual_pace(
-    usual_s: float, runs: list[tuple[float, float]]
+    usual_s: float, rows: int, runs: list[tuple[float, float]]
 ) -> None:
     """However quick the next rung is, and although one run is not like the other."""
     pace = Pace()
     for factor, next_s in runs:
-        pace = ran(pace, usual_s * factor, next_s)
+        pace = ran(pace, rows, usual_s * factor, next_s)
         assert not pace.is_out
 
 
-@given(st.lists(st.tuples(seconds, st.floats(0.7, 100.0)), max_size=60))
+@given(seconds, seconds, st.lists(st.tuples(counts, seconds), max_size=60))
+def test_a_rung_is_never_out_because_its_batches_differ_in_size(
+    base_s: float, row_s: float, runs: list[tuple[int, float]]
+) -> None:
+    pace = Pace()
+    for rows, next_s in runs:
+        pace = ran(pace, rows, base_s + row_s * rows, next_s)
+        assert not pace.is_out
+
+
+@given(st.lists(st.tuples(counts, seconds, st.floats(0.7, 100.0)), max_size=60))
 def test_a_rung_is_never_out_while_the_next_one_is_slower_or_unknown(
-    runs: list[tuple[float, float]],
+    runs: list[tuple[int, float, float]],
 ) -> None:
     pace = unknown = Pace()
-    for row_s, factor in runs:
-        pace = ran(pace, row_s, row_s * factor)
-        unknown = ran(unknown, row_s, 0.0)
+    for rows, taken_s, factor in runs:
+        pace = ran(pace, rows, taken_s, taken_s * factor)
+        unknown = ran(unknown, rows, taken_s, 0.0)
         assert not pace.is_out
         assert not unknown.is_out
 
 
-@given(seconds, st.floats(1.01, 1000.0), st.lists(st.booleans(), max_size=40))
-def test_it_is_out_after_several_slow_runs_in_a_row_and_back_after_some_quick_ones(
-    usual_s: float, factor: float, pattern: list[bool]
+@given(seconds, st.lists(st.tuples(st.floats(0.0, SLACK_S), seconds), max_size=60))
+def test_a_rung_is_never_out_for_what_a_busy_processor_adds(
+    usual_s: float, runs: list[tuple[float, float]]
 ) -> None:
-    slow_s = usual_s * UNUSUAL_FACTOR * factor * 1.5
-    next_s = slow_s / SLOW_FACTOR / 1.01
-    pace = ran(Pace(), usual_s, next_s)
+    pace = ran(Pace(), 1, usual_s, 0.0)
+    for added_s, next_s in runs:
+        pace = ran(pace, 1, usual_s + added_s, next_s)
+        assert not pace.is_out
+
+
+@given(seconds, counts, st.floats(1.01, 1000.0), st.lists(st.booleans(), max_size=40))
+def test_it_is_out_after_several_slow_runs_in_a_row_and_back_after_some_quick_ones(
+    usual_s: float, rows: int, factor: float, pattern: list[bool]
+) -> None:
+    slow_s = usual_s * UNUSUAL_FACTOR * factor * 1.5 + SLACK_S
+    next_s = (slow_s - SLACK_S) / SLOW_FACTOR / 1.01
+    pace = ran(Pace(), rows, usual_s, next_s)
     recent: list[bool] = [False]
     is_out = False
     for is_slow in pattern:
-        pace = ran(pace, slow_s if is_slow else usual_s, next_s)
+        pace = ran(pace, rows, slow_s if is_slow else usual_s, next_s)
         recent.append(is_slow)
         if all(recent[-SLOW_RUNS:]) and len(recent) >= SLOW_RUNS:
             is_out = True
@@ -211,33 +233,35 @@ def test_it_is_out_after_several_slow_runs_in_a_row_and_back_after_some_quick_on
             is_out = False
         assert pace.is_out == is_out
     for _ in range(FAST_RUNS):
-        pace = ran(pace, usual_s, next_s)
+        pace = ran(pace, rows, usual_s, next_s)
     assert not pace.is_out
 
 
 def test_slow_runs_do_not_become_the_usual_ones() -> None:
-    pace = ran(Pace(), 0.001, 0.002)
+    pace = ran(Pace(), 1, 0.001, 0.002)
     for _ in range(1000):
-        pace = ran(pace, 0.1, 0.002)
+        pace = ran(pace, 1, 0.1, 0.002)
     assert pace.is_out
-    assert pace.usual_s == 0.001
+    assert pace.usual_s(1) == 0.001
 
 
 def test_the_usual_pace_follows_a_device_that_changes_by_little() -> None:
     pace = Pace()
     for step in range(200):
-        pace = ran(pace, 0.001 * 1.01**step, 1e-5)
+        pace = ran(pace, 1, 0.1 * 1.01**step, 1e-5)
         assert not pace.is_out
-    assert 0.003 < pace.usual_s < 0.001 * 1.01**200
+    assert 0.3 < pace.usual_s(1) < 0.1 * 1.01**200
 
 
-@given(st.lists(st.tuples(seconds, st.floats(0.0, 10.0)), max_size=100))
-def test_a_pace_stays_a_number(runs: list[tuple[float, float]]) -> None:
+@given(st.lists(st.tuples(counts, seconds, st.floats(0.0, 10.0)), max_size=100))
+def test_a_pace_stays_a_number(runs: list[tuple[int, float, float]]) -> None:
     pace = Pace()
-    for row_s, next_s in runs:
-        pace = ran(pace, row_s, next_s)
-        assert isfinite(pace.usual_s)
-        assert min(row for row, _ in runs) <= pace.usual_s <= max(row for row, _ in runs)
+    for rows, taken_s, next_s in runs:
+        pace = ran(pace, rows, taken_s, next_s)
+        assert isfinite(pace.run_s)
+        assert isfinite(pace.row_s)
+        assert min(s for _, s, _ in runs) <= pace.run_s <= max(s for _, s, _ in runs)
+        assert pace.row_s <= max(s / r for r, s, _ in runs)
 
 
 def test_a_rung_that_is_out_is_tried_once_in_a_while() -> None:

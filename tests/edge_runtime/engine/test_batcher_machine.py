@@ -298,6 +298,7 @@ class Chip:
     def __init__(self, bench: Bench, depth: int) -> None:
         self.bench = bench
         self.depth = depth
+        self.ahead_s = 0.0
         self.why = ""
         self.is_closed = False
 

@@ -62,6 +62,7 @@ class Device:
     platform = "test"
     signature: Signature = SIGNATURE
     depth = 2
+    ahead_s = 0.0
 
     def __init__(self) -> None:
         self.why = ""
