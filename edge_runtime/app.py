@@ -18,7 +18,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -34,13 +34,13 @@ from edge_runtime.config import AcceleratorSettings, EdgeSettings, EngineSetting
 from edge_runtime.engine import Engine, EngineOptions, ModelSource
 from edge_runtime.engine.memory import trim_heap
 from edge_runtime.errors import Conflict, PrimeSparkError, Unavailable
+from edge_runtime.grpc_door import Address, GrpcDoor, Make, TcpAddress, UnixAddress
 from edge_runtime.http_server import HttpServer, tcp_listener, unix_listener
-from edge_runtime.offload import CloudLink, OffloadingService
 from edge_runtime.packages import Package, PackageFolder
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
-from edge_runtime.protocol.grpc_service import build_grpc_server
 from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
+from edge_runtime.service import EngineService
 from edge_runtime.serving_state import ServingState
 from edge_runtime.status import overview
 from edge_runtime.systemd import Notifier
@@ -48,6 +48,8 @@ from policies.leaving import LeavingRules
 
 if TYPE_CHECKING:
     from edge_runtime.metrics import Metrics
+    from edge_runtime.offload import CloudLink
+    from edge_runtime.protocol.service import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -115,20 +117,37 @@ class EdgeRuntime:
             ),
             accelerator=self.accelerator,
         )
-        offload = config.edge.offload
-        self.link = CloudLink(offload, config.edge.site, limits) if offload.gateway else None
-        self.service = OffloadingService(
+        self.link: CloudLink | None = None
+        self.service = EngineService(
             self.engine,
-            site=config.edge.site,
-            rules=LeavingRules(
-                offload.models, offload.tenants, offload.keep_models, offload.keep_tenants
-            ),
-            link=self.link,
+            (),
             version=config.version,
             target=f"edge/{config.edge.site}",
             decided=self._decided,
             problems=self.problems,
         )
+        if config.edge.offload.gateway:
+            self.link, self.service = self._offloading(limits)
+
+    def _offloading(self, limits: Limits) -> tuple[CloudLink, EngineService]:
+        from edge_runtime.offload import CloudLink, OffloadingService  # with gRPC's library
+
+        config, offload = self._config, self._config.edge.offload
+        link = CloudLink(offload, config.edge.site, limits)
+        rules = LeavingRules(
+            offload.models, offload.tenants, offload.keep_models, offload.keep_tenants
+        )
+        service = OffloadingService(
+            self.engine,
+            site=config.edge.site,
+            rules=rules,
+            link=link,
+            version=config.version,
+            target=f"edge/{config.edge.site}",
+            decided=self._decided,
+            problems=self.problems,
+        )
+        return link, service
 
     def problems(self) -> Sequence[str]:
         """Return what is wrong beside the models, one sentence each."""
@@ -192,24 +211,30 @@ class EdgeRuntime:
         self._server_ends.append(site.stop)
         local = HttpServer(app(LocalCaller()), unix_listener(places.socket), drain_s)
         self._server_ends.append(local.stop)
-        grpc = build_grpc_server(self.service, authenticator, limits, self.budget, self.gate)
-        where = _grpc_address(config.edge.address, config.edge.ports.grpc)
-        try:
-            grpc.add_insecure_port(where)
-        except RuntimeError:
-            raise Conflict(
-                f"{where} cannot be listened on", hint="another process has it"
-            ) from None
-        self._server_ends.append(partial(grpc.stop, drain_s))
-        beside = build_grpc_server(self.service, LocalCaller(), limits, self.budget, self.gate)
-        beside.add_insecure_port(f"unix:{places.grpc_socket}")
-        os.chmod(places.grpc_socket, 0o600)  # noqa: PTH101 (once, at the start)
-        self._server_ends.append(partial(beside.stop, drain_s))
-        await _whole(grpc.start())
-        await _whole(beside.start())
+        self._listen_for_grpc(authenticator, limits)
         await site.start()
         await local.start()
         self._loading = asyncio.get_running_loop().create_task(self._load())
+
+    def _listen_for_grpc(self, authenticator: Authenticates, limits: Limits) -> None:
+        config, places = self._config, self._config.places
+
+        def open_door(address: Address, who: Authenticates) -> None:
+            def load() -> Make:
+                from edge_runtime.protocol.grpc_service import build_grpc_server
+
+                return lambda: build_grpc_server(
+                    self.service, who, limits, self.budget, self.gate, may_share_port=True
+                )
+
+            door = GrpcDoor(address, load, config.edge.drain_s)
+            self._server_ends.append(door.stop)
+            door.start()
+
+        inner = places.run / "edge-grpc-site.sock"
+        self._closing.callback(inner.unlink, missing_ok=True)
+        open_door(TcpAddress(config.edge.address, config.edge.ports.grpc, inner), authenticator)
+        open_door(UnixAddress(places.grpc_socket), LocalCaller())
 
     async def ready(self) -> None:
         """Wait until the models that ought to be loaded are, or have failed."""
@@ -374,20 +399,6 @@ def _accelerator(settings: AcceleratorSettings) -> HailoAccelerator | None:
     environment = dict(pair.split("=", 1) for pair in settings.environment)
     start_host = partial(HostProcess, environment=environment)
     return HailoAccelerator(interpreters(settings.python), driver_path, start_host)
-
-
-def _grpc_address(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-async def _whole(starting: Coroutine[object, object, None]) -> None:
-    """Await to the end, also when cancelled: gRPC leaves a server half started otherwise."""
-    task = asyncio.get_running_loop().create_task(starting)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
 
 
 async def _end(task: asyncio.Task[None]) -> None:

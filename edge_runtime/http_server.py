@@ -48,16 +48,19 @@ def unix_listener(path: Path, mode: int = 0o600) -> socket.socket:
     return made
 
 
-def tcp_listener(address: str, port: int) -> socket.socket:
+def tcp_listener(address: str, port: int, *, may_share: bool = False) -> socket.socket:
     """Bind a TCP socket (port 0: any free one). It does not listen yet.
 
-    Raises Conflict when the address cannot be had.
+    may_share: with other sockets of this user that say so, too. Raises Conflict when the address
+    cannot be had.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # With its protocol named: asyncio turns Nagle off only for sockets that say they are TCP.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if may_share:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         made.bind((address, port))
     except OSError as error:

@@ -48,6 +48,13 @@ def test_the_edge_extra_brings_neither_ray_nor_torch_and_the_runtime_works_with_
     assert helped.returncode == 0, helped.stderr
 
 
+def test_the_edge_runtime_starts_without_grpc() -> None:
+    """It is loaded for the first who calls over it: edge_runtime.grpc_door."""
+    code = "import sys, edge_runtime.app; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"grpc", "google"} & {name.partition(".")[0] for name in done.stdout.split()}
+
+
 def test_the_command_line_starts_without_ray_torch_or_onnxruntime() -> None:
     code = "import sys, cluster.cli.main; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

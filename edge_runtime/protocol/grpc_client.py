@@ -29,7 +29,9 @@ Headers = Mapping[str, str]
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.enable_retries", 0),  # who may repeat a request is decided above
+    # No call is repeated that a server has seen: who may do that is decided above. One that found
+    # its connection told to go elsewhere (GOAWAY) was not seen.
+    ("grpc.enable_retries", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),

@@ -123,11 +123,14 @@ def build_grpc_server(
     limits: Limits,
     budget: ByteBudget | None = None,
     gate: Gate | None = None,
+    *,
+    may_share_port: bool = False,
 ) -> grpc.aio.Server:
     """Compose the server; add a port and start it. Call on the event loop it will run on.
 
     budget and gate: shared with REST, so that both together stay within
     `limits.max_inflight_bytes`, and are turned away together when the process is behind.
+    may_share_port: with another socket of this user (`edge_runtime.grpc_door`).
     """
     gate = gate or Gate()
     budget = budget or ByteBudget(limits.max_inflight_bytes)
@@ -141,7 +144,7 @@ def build_grpc_server(
             ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.max_metadata_size", MAX_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(may_share_port)),
         ),
     )
 
