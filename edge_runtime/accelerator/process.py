@@ -69,6 +69,7 @@ class HostProcess:
         self._heard = heard
         self._ended = ended
         self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray(wire.MAX_MESSAGE))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -81,7 +82,7 @@ class HostProcess:
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, "HAILORT_LOGGER_PATH": "NONE", **environment},
                 )
-            self._loop.add_reader(ours, self.read)
+            self._loop.add_reader(ours, self._take_in)
         except BaseException:
             ours.close()  # a child that was started ends with it
             raise
@@ -107,18 +108,25 @@ class HostProcess:
     def read(self) -> None:
         """Take in what has come; called by the loop, and before a judgement on a silent host."""
         for _ in range(_MESSAGES_A_TURN):
-            if self._socket is None:
+            if not self._take_in():
                 return
-            try:
-                message = self._socket.recv(wire.MAX_MESSAGE)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                message = b""
-            if not message:
-                self._end()
-                return
-            self._heard(message[:1], message[1:])
+
+    def _take_in(self) -> bool:
+        """Take in one message; False when there was none. The loop calls again while there are."""
+        if self._socket is None:
+            return False
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            size = 0
+        if not size:
+            self._end()
+            return False
+        message = bytes(self._buffer[:size])
+        self._heard(message[:1], message[1:])
+        return True
 
     def kill(self) -> None:
         """End the child at once; `ended` is called now if it has not been."""

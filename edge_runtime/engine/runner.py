@@ -19,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from edge_runtime.backends.base import AcceleratorFault, Cancelled
@@ -53,9 +54,10 @@ class ModelOptions:
     max_batch_size: rows stacked into one run; max_delay_ms: how long an incomplete batch waits
     for more; instances: runs at once, 0 to decide by the measured service time; max_queue:
     requests that may wait; max_queue_wait_ms: expected wait above which requests are refused;
-    pinned: 1 to keep it in memory whatever else is loaded; cache_ttl_ms: how long an answer is
-    given again for the same input, 0 to compute each time; cache_stale_ms: how old an answer may
-    be that is given, marked as stale, when nothing can compute, 0 to refuse then.
+    spill: 1 to compute on the processor what the accelerator would have to refuse, one request for
+    each worker there; pinned: 1 to keep it in memory whatever else is loaded; cache_ttl_ms: how
+    long an answer is given again for the same input, 0 to compute each time; cache_stale_ms: how
+    old an answer may be that is given, marked as stale, when nothing can compute, 0 to refuse then.
     """
 
     max_batch_size: int = 8
@@ -64,6 +66,7 @@ class ModelOptions:
     max_queue: int = 256
     max_queue_wait_ms: float = 1000.0
     intra_op_threads: int = 1
+    spill: int = 1
     pinned: int = 0
     cache_ttl_ms: float = 0.0
     cache_stale_ms: float = 0.0
@@ -103,6 +106,7 @@ class ModelRunner:
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
+        self._beside = 0
         self._runs: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
@@ -158,9 +162,14 @@ class ModelRunner:
         rung = self.ladder.best()
         if rung is None:
             raise self._nothing_left()
-        is_idle = self._running == 0 and not self._queue
-        self._admit(rung, work, deadline - now, is_idle)
-        if (
+        refused = self._refusal(rung, work, deadline - now)
+        if refused is not None:
+            spare = self._spare(rung, work, deadline - now)
+            if spare is None:
+                self.stats.rejected += 1
+                raise refused
+            answer = await self._compute_beside(spare, rung, work, deadline, now)
+        elif (
             not self._queue
             and isinstance(rung, ProcessorRung)
             and rung.service.is_quick(work.rows)
@@ -222,7 +231,7 @@ class ModelRunner:
         self._is_closing = True
         try:
             async with asyncio.timeout(drain_s):
-                while self._queue or self._running:
+                while self._queue or self._running or self._beside:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -249,7 +258,9 @@ class ModelRunner:
                 task.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)
 
-    def _admit(self, rung: Rung, work: Work, slack_s: float, is_idle: bool) -> None:
+    def _refusal(self, rung: Rung, work: Work, slack_s: float) -> Overloaded | None:
+        """Return why a rung cannot compute a request in time. Raises DeadlineExceeded."""
+        is_idle = self._running == 0 and not self._queue
         if slack_s <= 0:
             late = self._late()
             self._failed(late, 0.0)
@@ -261,14 +272,27 @@ class ModelRunner:
         rows = min(self.options.max_batch_size, self._queued_rows + work.rows)
         service_s = 0.0 if is_idle else rung.service.estimate(max(rows, work.rows))
         verdict = admit(state, service_s, slack_s, self.options.max_queue_wait_ms / 1e3)
-        if isinstance(verdict, Refused):
-            self.stats.rejected += 1
-            raise Overloaded(
-                f"model '{self.model}' has more work than it can finish in time "
-                f"({verdict.reason}: {len(self._queue)} requests wait)",
-                retry_after_s=verdict.retry_after_s,
-                details={"reason": verdict.reason},
-            )
+        if not isinstance(verdict, Refused):
+            return None
+        return Overloaded(
+            f"model '{self.model}' has more work than it can finish in time "
+            f"({verdict.reason}: {len(self._queue)} requests wait)",
+            retry_after_s=verdict.retry_after_s,
+            details={"reason": verdict.reason},
+        )
+
+    def _spare(self, full: Rung, work: Work, slack_s: float) -> ProcessorRung | None:
+        """Return what can compute at once what an accelerator would have to refuse."""
+        if not self.options.spill or isinstance(full, ProcessorRung):
+            return None
+        rung = self.ladder.best((full.name,))
+        if (
+            not isinstance(rung, ProcessorRung)
+            or self._beside >= rung.workers(self.options.instances)
+            or rung.service.estimate(work.rows) > slack_s
+        ):
+            return None
+        return rung
 
     def _compute_inline(self, rung: ProcessorRung, work: Work) -> Answer:
         began = time.perf_counter()
@@ -281,6 +305,27 @@ class ModelRunner:
         self.stats.succeeded(time.perf_counter() - began, 0.0, int(self._wall() * 1e3))
         return Answer(computed.parts[0], rung.name)
 
+    async def _compute_beside(
+        self, rung: ProcessorRung, full: Rung, work: Work, deadline: float, now: float
+    ) -> Answer:
+        """Compute past the queue, on a rung below the one that the queue is for."""
+        if rung.service.is_quick(work.rows):
+            return self._compute_inline(rung, work)
+        job = Job(work, deadline, now)
+        job.batch = batch = Batch([job])
+        self._beside += 1
+        self._begin(self._run_beside(batch, full), batch)
+        return await self._answer_of(job, batch.leave)
+
+    async def _run_beside(self, batch: Batch, full: Rung) -> None:
+        try:
+            await self._compute_batch(batch, frozenset({full.name}))
+        finally:
+            for job in batch.jobs:
+                job.batch = None
+            self._beside -= 1
+            self._check_idle()
+
     async def _compute_queued(
         self, work: Work, deadline: float, priority: int, now: float
     ) -> Answer:
@@ -292,8 +337,12 @@ class ModelRunner:
         )
         self._queued_rows += work.rows
         self._pump()
+        return await self._answer_of(job, partial(self._leave, entry))
+
+    async def _answer_of(self, job: Job, leave: Callable[[], None]) -> Answer:
+        """Wait for an answer. leave: called when nobody waits for it any more."""
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(job.deadline):
                 return await job.future
         except TimeoutError:
             if job.future.done() and not job.future.cancelled():
@@ -312,7 +361,7 @@ class ModelRunner:
             if not job.future.done():
                 job.future.cancel()
             if job.future.cancelled():
-                self._leave(entry)
+                leave()
 
     def _leave(self, entry: Entry[Job]) -> None:
         """Free the place of a request that nobody waits for any more."""
@@ -436,7 +485,10 @@ class ModelRunner:
             job.started = started
         self._running += 1
         self._running_rows += sum(job.work.rows for job in jobs)
-        task = asyncio.get_running_loop().create_task(self._run(batch))
+        self._begin(self._run(batch), batch)
+
+    def _begin(self, run: Coroutine[object, object, None], batch: Batch) -> None:
+        task = asyncio.get_running_loop().create_task(run)
         self._runs[task] = batch
         task.add_done_callback(self._runs.pop)
 
@@ -511,7 +563,7 @@ class ModelRunner:
             self.stats.expired += 1
 
     def _check_idle(self) -> None:
-        if not self._queue and not self._running:
+        if not (self._queue or self._running or self._beside):
             self._idle.set()
 
     def _nothing_left(self) -> Unavailable:

@@ -7,6 +7,7 @@ replaces this process.
 
 from __future__ import annotations
 
+import array
 import ctypes
 import json
 import mmap
@@ -22,6 +23,7 @@ _HERE = Path(__file__).resolve().parent
 ROOT = str(_HERE.parents[2])
 SENSE_EVERY_S = 1.0
 PR_SET_PDEATHSIG = 1
+FDS_BYTES = socket.CMSG_SPACE(array.array("i").itemsize)  # of one descriptor
 HELLO = b"H"  # as in `wire`, which may be what cannot be imported
 
 
@@ -67,11 +69,12 @@ def _serve(sock: socket.socket, device: Any, wire: Any, hailo: Any) -> None:
         line = text[:500].encode("utf-8", "replace")
         sock.send(wire.DONE + wire.DONE_BODY.pack(job, status, taken_ns) + line)
 
+    buffer = memoryview(bytearray(wire.MAX_MESSAGE))
     while True:
-        message, fds, _, _ = socket.recv_fds(sock, wire.MAX_MESSAGE, 1)
-        if not message:
+        size, beside, _, _ = sock.recvmsg_into([buffer], FDS_BYTES)
+        if not size:
             return
-        kind, body = message[:1], message[1:]
+        kind, body = bytes(buffer[:1]), bytes(buffer[1:size])
         if kind == wire.RUN:
             job, model, slot, rows = wire.RUN_BODY.unpack(body)
             try:
@@ -82,7 +85,7 @@ def _serve(sock: socket.socket, device: Any, wire: Any, hailo: Any) -> None:
             document = wire.decode(body)
             answer = {"model": document["model"]}
             try:
-                networks[document["model"]] = _load(document, fds, device, wire)
+                networks[document["model"]] = _load(document, _fds(beside), device, wire)
             except hailo.Mismatch as error:
                 answer.update(error=_line(error), status=hailo.INVALID_ARGUMENT)
             except Exception as error:
@@ -99,6 +102,15 @@ def _load(document: Any, fds: list[int], device: Any, wire: Any) -> Any:
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _fds(beside: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a message."""
+    found = array.array("i")
+    for level, kind, data in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)
 
 
 def _unload(networks: dict[int, Any], model: int) -> None:

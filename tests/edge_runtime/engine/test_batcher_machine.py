@@ -347,6 +347,7 @@ class Bench:
             max_delay_ms=setup.delay_s * 1e3,
             instances=setup.instances,
             max_queue=setup.max_queue,
+            spill=0,  # test_spill.py
         )
         self.runner = ModelRunner("m", "1", Ladder(rungs), options)
         self.asked: list[Asked] = []
