@@ -398,7 +398,9 @@ def _accelerator(settings: AcceleratorSettings) -> HailoAccelerator | None:
         return None
     environment = dict(pair.split("=", 1) for pair in settings.environment)
     start_host = partial(HostProcess, environment=environment)
-    return HailoAccelerator(interpreters(settings.python), driver_path, start_host)
+    return HailoAccelerator(
+        interpreters(settings.python), driver_path, start_host, settings.max_models
+    )
 
 
 async def _end(task: asyncio.Task[None]) -> None:

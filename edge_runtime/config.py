@@ -118,13 +118,14 @@ class AcceleratorSettings(Section):
     """kind: `auto` uses a Hailo device where there is one, `hailo` says degraded while there is
     none, `none` never looks. python: the interpreter that has the vendor's `hailo_platform`
     (empty: the system's, else our own); driver_path: a folder put before its own search path;
-    environment: NAME=VALUE pairs for it.
+    environment: NAME=VALUE pairs for it; max_models: on the device at once, 0 for any number.
     """
 
     kind: Literal["auto", "none", "hailo"] = "auto"
     python: str = ""
     driver_path: Place | None = None
     environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*=")], ...] = ()
+    max_models: Annotated[int, Field(ge=0)] = 0
 
 
 class OffloadSettings(Section):

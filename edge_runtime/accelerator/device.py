@@ -23,6 +23,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ from policies.degradation import (
     restart_after_s,
     set_aside_s,
 )
+from policies.eviction import Resident, victims
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ END_S: Final = 5.0  # that closing waits for a killed host, which may be stuck i
 PROBE_S: Final = 0.25  # between signs of health while it is on probation
 IDLE_PROBE_S: Final = 1.0  # without a run, before one of zeros
 MEMORY_RETRY_S: Final = 5.0
+IN_USE_S: Final = 10.0  # since it was asked for; a model in use is not taken off for another
 # About the request, not the device (HailoRT: INVALID_ARGUMENT, INVALID_OPERATION, INVALID_FRAME,
 # NOT_FOUND, QUEUE_IS_FULL).
 REFUSALS: Final = frozenset({2, 6, 25, 61, 82})
@@ -77,17 +80,23 @@ class HailoAccelerator:
     """The Hailo device of this box. `start` it on the engine's event loop; `close` ends it.
 
     pythons: interpreters to try, the first that has the vendor's binding is kept; driver_path: a
-    folder for the front of its search path.
+    folder for the front of its search path; max_models: on the device at once, 0 for any number.
+    With more, those asked for least recently leave it to others and are computed on the processor.
     """
 
     name = "hailo"
 
     def __init__(
-        self, pythons: Sequence[str], driver_path: str = "", start_host: StartHost = HostProcess
+        self,
+        pythons: Sequence[str],
+        driver_path: str = "",
+        start_host: StartHost = HostProcess,
+        max_models: int = 0,
     ) -> None:
         self._pythons = list(pythons)
         self._driver_path = driver_path
         self._start_host = start_host
+        self._max_models = max_models
         self._host: Host | None = None
         self._models: dict[int, AcceleratorModel] = {}
         self._numbers = itertools.count(1)
@@ -171,6 +180,8 @@ class HailoAccelerator:
             lambda: self._heat.is_careful,
             self._runs.ahead_s,
             self._forget,
+            asked_at=asyncio.get_running_loop().time(),
+            is_pinned=bool(source.options.pinned),
         )
         self._models[model.number] = model
         try:
@@ -194,6 +205,42 @@ class HailoAccelerator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OPEN_S):
                 await self._settled.wait()
+
+    def _make_room(self, model: AcceleratorModel) -> bool:
+        """Take others off the device where it holds as many as it may; False when they stay.
+
+        Those asked for within a few seconds stay: models that are in use would only take turns at
+        being loaded. A pinned model has precedence over those that are not.
+        """
+        others = [
+            other
+            for other in self._models.values()
+            if other is not model and (other.is_loaded or other.number in self._loading)
+        ]
+        recently = inf if model.is_pinned else model.asked_at - IN_USE_S
+        residents = [
+            Resident(
+                str(other.number),
+                1,
+                other.asked_at,
+                is_pinned=other.is_pinned or not other.is_loaded,
+                is_busy=other.is_busy or other.asked_at > recently,
+            )
+            for other in others
+        ]
+        leaving = victims(residents, 1, self._max_models)
+        if leaving is None:
+            return False
+        for other in others:
+            if str(other.number) in leaving:
+                logger.info("%s makes room on the accelerator for %s", other.label, model.label)
+                other.detach(self._is_full)
+                self._send(wire.UNLOAD + wire.encode({"model": other.number}))
+        return True
+
+    @property
+    def _is_full(self) -> str:
+        return f"it holds {self._max_models} other models, as many as edge.accelerator.max_models"
 
     def _forget(self, model: AcceleratorModel) -> None:
         if self._models.pop(model.number, None) is not None:
@@ -274,7 +321,8 @@ class HailoAccelerator:
         while not self._lost.is_set():
             todo = [m for m in self._models.values() if self._is_due(m) and m.number not in tried]
             if todo:
-                model = min(todo, key=lambda m: m.failed_loads)  # first those that spoil nothing
+                # First those that spoil nothing, then those in use: there may not be room for all.
+                model = min(todo, key=lambda m: (m.failed_loads, not m.is_pinned, -m.asked_at))
                 tried.add(model.number)
                 await self._load(model)
                 is_well = False
@@ -295,9 +343,17 @@ class HailoAccelerator:
                 async with asyncio.timeout(PROBE_S):
                     await self._lost.wait()
             for model in list(self._models.values()):
-                if model.retry_at is not None and model.retry_at <= self._loop.time():
+                if self._may_return(model):
                     await self._load(model)
             await self._look_after()
+
+    def _may_return(self, model: AcceleratorModel) -> bool:
+        """Tell whether to load a model that is not on the device, while others are."""
+        if model.is_loaded or model.number in self._loading:
+            return False
+        if model.retry_at is not None:
+            return model.retry_at <= self._loop.time()
+        return model.why == self._is_full and self._loop.time() - model.asked_at < IN_USE_S
 
     async def _look_after(self) -> None:
         """Probe where nothing else tells of health, and let the device serve when it has lasted."""
@@ -322,6 +378,12 @@ class HailoAccelerator:
     async def _load(self, model: AcceleratorModel) -> PrimeSparkError | None:
         """Give a model to the host; return what is wrong with its artifact."""
         if self.host_pid is None:
+            return None
+        try:
+            if not self._make_room(model):
+                model.detach(self._is_full)
+                return None
+        except AcceleratorFault:
             return None
         model.retry_at = None
         variant = self._choose(model)

@@ -53,8 +53,8 @@ class AcceleratorModel:
     submit: runs a filled slot's rows, and returns when its outputs are there; the slot is the
     caller's then, and otherwise its business. device_why: why the device as a whole takes nothing;
     ahead_s: seconds that the runs under way on it usually take; forget: takes the model off it.
-    failed_loads: in a row; retry_at: when a load that failed is tried again while its host lives,
-    on the loop's clock, None for never.
+    is_pinned: it stays on the device; failed_loads: in a row; retry_at: when a load that failed is
+    tried again while its host lives, on the loop's clock, None for never.
     """
 
     name = "hailort"
@@ -72,6 +72,9 @@ class AcceleratorModel:
         is_careful: Callable[[], bool],
         ahead_s: Callable[[], float],
         forget: Callable[[AcceleratorModel], None],
+        *,
+        asked_at: float,
+        is_pinned: bool,
     ) -> None:
         self.number = number
         self.label = label
@@ -81,6 +84,8 @@ class AcceleratorModel:
         inputs, outputs = (_fields(s, signature) for s in (signature.inputs, signature.outputs))
         self.slots = Slots(inputs, outputs, rows, SLOTS)
         self.times = RunTimes()
+        self.asked_at = asked_at
+        self.is_pinned = is_pinned
         self.failed_loads = 0
         self.retry_at: float | None = None
         self._problem = "not loaded yet"
@@ -106,6 +111,10 @@ class AcceleratorModel:
     @property
     def is_loaded(self) -> bool:
         return self._loaded is not None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._loaded is not None and len(self._loaded.free) < SLOTS
 
     @property
     def free_slots(self) -> int:

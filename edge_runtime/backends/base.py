@@ -56,8 +56,10 @@ class AcceleratorBackend(Protocol):
 
     depth: batches that may be under way at once; ahead_s: seconds that those under way on the
     device, other models' included, usually take; why: the reason why it takes none now, empty
-    when it does.
+    when it does; asked_at: set by its user when a request for it comes, on the loop's clock.
     """
+
+    asked_at: float
 
     @property
     def name(self) -> str: ...

@@ -129,11 +129,17 @@ class Ladder:
 
     def __init__(self, rungs: Sequence[Rung], problems: Sequence[str] = ()) -> None:
         self.rungs = tuple(rungs)
+        self._devices = [rung.backend for rung in rungs if isinstance(rung, AcceleratorRung)]
         self.problems = tuple(problems)
 
     @property
     def signature(self) -> Signature:
         return self.rungs[0].backend.signature
+
+    def asked(self, now: float) -> None:
+        """Tell devices that their model is wanted: those that it is not on may take it again."""
+        for device in self._devices:
+            device.asked_at = now
 
     def best(self, tried: Collection[str] = ()) -> Rung | None:
         """Return the highest rung that is available and not among those tried.

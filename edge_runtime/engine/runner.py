@@ -159,6 +159,7 @@ class ModelRunner:
         if self._is_closing:
             raise Unavailable(f"model '{self.model}' is being unloaded", retry_after_s=1.0)
         work = self.fit(request)
+        self.ladder.asked(now)
         rung = self.ladder.best()
         if rung is None:
             raise self._nothing_left()

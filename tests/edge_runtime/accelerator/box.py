@@ -27,10 +27,15 @@ PATIENCE_S = 30.0
 
 
 class Box:
-    def __init__(self, device: FakeDevice, pythons: Sequence[str] = (sys.executable,)) -> None:
+    def __init__(
+        self,
+        device: FakeDevice,
+        pythons: Sequence[str] = (sys.executable,),
+        max_models: int = 0,
+    ) -> None:
         self.device = device
         start_host = partial(HostProcess, environment=device.environment())
-        self.accelerator = HailoAccelerator(pythons, str(DRIVER_PATH), start_host)
+        self.accelerator = HailoAccelerator(pythons, str(DRIVER_PATH), start_host, max_models)
         self.engine = Engine(EngineOptions(threads=2), accelerator=self.accelerator)
         self.nets: dict[str, Compiled] = {}
         self.answered: Counter[str] = Counter()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from edge_runtime.accelerator import device as device_module
 from edge_runtime.accelerator.device import HailoAccelerator, has_signs, interpreters
 from edge_runtime.accelerator.model import SLOTS
 from edge_runtime.engine import Engine, EngineOptions
@@ -226,6 +227,40 @@ async def test_an_unloaded_model_leaves_the_device_to_others(box: Box, other_net
     await box.load(box.nets["m"])
     assert await box.until_it_serves() < RETURN_S
     assert box.faults == {}
+
+
+async def test_models_in_use_have_the_device_where_not_all_may(
+    device: FakeDevice, net: Compiled, other_net: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "IN_USE_S", 1.0)
+    box = Box(device, max_models=2)
+    box.start()
+    for name, chosen in (("old", net), ("idle", other_net)):
+        await box.load(chosen, name)
+    await box.until_it_serves("old")
+    await box.until_it_serves("idle")
+    await box.load(net, "new")  # both are in use
+    assert await box.ask(model="new") == "cpu-fp32"
+    assert "it holds 2 other models" in box.engine.runner("new", "1").ladder.reasons()[0]
+    async with asyncio.timeout(PATIENCE_S):
+        while await box.ask(model="new") != "hailo":
+            assert await box.ask(model="old") == "hailo"
+            await asyncio.sleep(0.02)
+    assert await box.ask(model="old") == "hailo"
+    assert await box.ask(model="idle") == "cpu-fp32"
+
+    box.device.fail(62)
+    await box.ask_many(5, "old")
+    await box.ask_many(5, "new")
+    await box.until_it_serves("old")
+    await box.until_it_serves("new")
+    assert not box.model("idle").is_loaded
+
+    await box.load(other_net, "pinned", pinned=1)  # goes before those that are not
+    assert await box.until_it_serves("pinned") < RETURN_S
+    assert sum(box.model(name).is_loaded for name in box.nets) == 2
+    assert box.faults == {"status 62": 1}
+    await box.close()
 
 
 async def test_a_caller_that_gives_up_frees_its_slot_when_the_run_has_ended(box: Box) -> None:

@@ -299,6 +299,7 @@ class Chip:
         self.bench = bench
         self.depth = depth
         self.ahead_s = 0.0
+        self.asked_at = 0.0
         self.why = ""
         self.is_closed = False
 

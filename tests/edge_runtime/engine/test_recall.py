@@ -63,6 +63,7 @@ class Device:
     signature: Signature = SIGNATURE
     depth = 2
     ahead_s = 0.0
+    asked_at = 0.0
 
     def __init__(self) -> None:
         self.why = ""

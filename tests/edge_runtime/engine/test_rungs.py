@@ -30,6 +30,7 @@ class Device:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.ahead_s = 0.0
+        self.asked_at = 0.0
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]

@@ -27,6 +27,7 @@ class Device:
     platform = "test"
     depth = 1
     ahead_s = 0.0
+    asked_at = 0.0
     why = ""
 
     def __init__(self, signature: Signature) -> None:
