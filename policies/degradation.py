@@ -133,8 +133,7 @@ def ran(pace: Pace, rows: int, seconds: float, next_s: float) -> Pace:
     that other programs keep the processor busy, which holds every run up by some milliseconds:
     stepping back would give the processor more to do.
     """
-    known_s = pace.usual_s(rows)
-    is_unusual = 0 < known_s * UNUSUAL_FACTOR < seconds - SLACK_S
+    is_unusual = not is_in_pace(seconds, pace.usual_s(rows))
     if is_unusual and 0 < next_s * SLOW_FACTOR < seconds - SLACK_S:
         slow = pace.slow + 1
         return replace(pace, is_out=pace.is_out or slow >= SLOW_RUNS, slow=slow, fast=0)
@@ -144,6 +143,11 @@ def ran(pace: Pace, rows: int, seconds: float, next_s: float) -> Pace:
         return replace(pace, is_out=is_out, slow=0, fast=fast)
     run_s, row_s = _smoothed(pace.run_s, seconds), _smoothed(pace.row_s, seconds / rows)
     return replace(pace, is_out=is_out, run_s=run_s, row_s=row_s, slow=0, fast=fast)
+
+
+def is_in_pace(seconds: float, usual_s: float) -> bool:
+    """Tell whether a run took about as long as is usual; 0: that is not known."""
+    return not 0 < usual_s * UNUSUAL_FACTOR < seconds - SLACK_S
 
 
 def _smoothed(mean: float, value: float) -> float:

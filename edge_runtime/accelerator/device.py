@@ -42,6 +42,7 @@ from policies.degradation import (
     fell,
     felt,
     is_healthy,
+    is_in_pace,
     restart_after_s,
     set_aside_s,
 )
@@ -178,7 +179,6 @@ class HailoAccelerator:
             self._run,
             lambda: self.why,
             lambda: self._heat.is_careful,
-            self._runs.ahead_s,
             self._forget,
             asked_at=asyncio.get_running_loop().time(),
             is_pinned=bool(source.options.pinned),
@@ -357,21 +357,33 @@ class HailoAccelerator:
 
     async def _look_after(self) -> None:
         """Probe where nothing else tells of health, and let the device serve when it has lasted."""
+        is_well = True
         if self._breaker.is_open or self._loop.time() - self._ran_at >= IDLE_PROBE_S:
-            await self._probe()
+            is_well = await self._probe()
         if self._lost.is_set():
             return
-        self._breaker = is_healthy(self._breaker, self._loop.time())
+        if is_well:
+            self._breaker = is_healthy(self._breaker, self._loop.time())
+        elif self._breaker.is_open:
+            self._breaker = fell(self._breaker, self._loop.time())
         if not self._breaker.is_open and not self._has_served:
             logger.info("the accelerator serves%s", " again" if self._fault else "")
             self._has_served = True
             self._fault = ""
 
-    async def _probe(self) -> None:
+    async def _probe(self) -> bool:
+        """Run zeros; False when that took much longer than such a run does.
+
+        A device that stays slow is taken for well after a while: then that is what is usual.
+        """
         model = next((m for m in self._models.values() if m.is_loaded), None)
-        if model is not None:
-            with contextlib.suppress(AcceleratorFault):
-                await model.probe()
+        if model is None:
+            return True
+        usual_s = model.times.usual_s
+        try:
+            return is_in_pace(await model.probe(), usual_s)
+        except AcceleratorFault:
+            return True
 
     # Models on it.
 
@@ -513,8 +525,8 @@ class HailoAccelerator:
 
     # Talking to the host.
 
-    async def _run(self, model: AcceleratorModel, slot: Slot, rows: int) -> None:
-        await self._runs.run(model, slot, rows)
+    async def _run(self, model: AcceleratorModel, slot: Slot, rows: int) -> float:
+        return await self._runs.run(model, slot, rows)
 
     def _send(self, message: bytes, fds: Sequence[int] = ()) -> None:
         """Tell the host something. Raises AcceleratorFault when it has gone, or is ended for it."""

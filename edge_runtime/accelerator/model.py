@@ -22,7 +22,7 @@ from edge_runtime.protocol.types import ANY_DIM, Array, Signature, TensorSpec
 SLOTS: Final = 3  # one computed, one being filled or read, one for a probe
 DEPTH: Final = 2
 
-Submit = Callable[["AcceleratorModel", "Slot", int], Awaitable[None]]
+Submit = Callable[["AcceleratorModel", "Slot", int], Awaitable[float]]
 
 
 @dataclass(slots=True, eq=False)
@@ -50,9 +50,9 @@ class Slot:
 class AcceleratorModel:
     """A version on the accelerator; an `AcceleratorBackend`.
 
-    submit: runs a filled slot's rows, and returns when its outputs are there; the slot is the
-    caller's then, and otherwise its business. device_why: why the device as a whole takes nothing;
-    ahead_s: seconds that the runs under way on it usually take; forget: takes the model off it.
+    submit: runs a filled slot's rows, and returns when its outputs are there, the seconds that the
+    device took; the slot is the caller's then, and otherwise its business. device_why: why the
+    device as a whole takes nothing; forget: takes the model off it.
     is_pinned: it stays on the device; failed_loads: in a row; retry_at: when a load that failed is
     tried again while its host lives, on the loop's clock, None for never.
     """
@@ -70,7 +70,6 @@ class AcceleratorModel:
         submit: Submit,
         device_why: Callable[[], str],
         is_careful: Callable[[], bool],
-        ahead_s: Callable[[], float],
         forget: Callable[[AcceleratorModel], None],
         *,
         asked_at: float,
@@ -92,17 +91,12 @@ class AcceleratorModel:
         self._submit = submit
         self._device_why = device_why
         self._is_careful = is_careful
-        self._ahead_s = ahead_s
         self._forget = forget
         self._loaded: _Loaded | None = None
 
     @property
     def depth(self) -> int:
         return 1 if self._is_careful() else DEPTH
-
-    @property
-    def ahead_s(self) -> float:
-        return self._ahead_s()
 
     @property
     def why(self) -> str:
@@ -141,8 +135,11 @@ class AcceleratorModel:
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
-    ) -> list[list[Array]]:
-        """Compute requests as one batch; a request larger than a slot takes several turns."""
+    ) -> tuple[list[list[Array]], float]:
+        """Compute requests as one batch; a request larger than a slot takes several turns.
+
+        Beside the outputs it returns the seconds that the device took.
+        """
         counts = [self._rows_of(work) for work in rows]
         total = sum(counts)
         known = [field.name for field in self.slots.outputs]
@@ -155,23 +152,24 @@ class AcceleratorModel:
             np.empty((total, *field.shape), NUMPY[field.datatype])
             for field in (self.slots.outputs[at] for at in positions)
         ]
+        device_s = 0.0
         for begin in range(0, total, self.slots.max_rows):
             end = min(total, begin + self.slots.max_rows)
-            await self._run_slot(rows, (begin, end), positions, found)
+            device_s += await self._run_slot(rows, (begin, end), positions, found)
         parts: list[list[Array]] = []
         at = 0
         for count in counts:
             parts.append([array[at : at + count] for array in found])
             at += count
-        return parts
+        return parts, device_s
 
-    async def probe(self) -> None:
-        """Run one row of zeros. Raises AcceleratorFault."""
+    async def probe(self) -> float:
+        """Run one row of zeros; return the seconds that it took. Raises AcceleratorFault."""
         zeros = {
             field.name: np.zeros((1, *field.shape), NUMPY[field.datatype])
             for field in self.slots.inputs
         }
-        await self._run_slot([zeros], (0, 1), [], [])
+        return await self._run_slot([zeros], (0, 1), [], [])
 
     def close(self) -> None:
         self._forget(self)
@@ -183,16 +181,17 @@ class AcceleratorModel:
         span: tuple[int, int],
         positions: Sequence[int],
         found: Sequence[Array],
-    ) -> None:
+    ) -> float:
         slot = self._take()
         begin, end = span
         _fill(slot.loaded.inputs[slot.number], rows, self.slots.inputs, begin, end)
         # From here on the slot is the host's, until its run has ended, whether or not anybody
         # still waits for it.
-        await self._submit(self, slot, end - begin)
+        device_s = await self._submit(self, slot, end - begin)
         for position, target in zip(positions, found, strict=True):
             target[begin:end] = slot.loaded.outputs[slot.number][position][: end - begin]
         slot.release()
+        return device_s
 
     def _take(self) -> Slot:
         loaded = self._loaded

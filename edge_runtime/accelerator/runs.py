@@ -1,9 +1,11 @@
 """The runs under way on the host, and when one of them hangs.
 
-A run's limit grows with what was sent before it. Before it is said to hang, what the host has said
-is read, and the time in which this process itself was held up does not count: a runtime that was
-stopped for a while must not blame the device. Nor does a host hang that takes in a model; a run
-that would wait longer than its limit for that is given up, to be computed elsewhere.
+A run's limit grows with what was sent before it, and a device that ends one run after the other
+does not hang, however slow it has become: a limit begins anew with the end of another run, up to
+PATIENCE times. Before a run is said to hang, what the host has said is read, and the time in which
+this process itself was held up does not count: a runtime that was stopped for a while must not
+blame the device. Nor does a host hang that takes in a model; a run that would wait longer than its
+limit for that is given up, to be computed elsewhere.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ GRACE: Final = 0.25
 MAX_EXCUSES: Final = (
     10  # for one run: a process that is always late still finds a device that hangs
 )
+PATIENCE: Final = 4.0  # limits that a run may wait for while others end
 _FIRST_LOOK: Final = 0.8  # of the limit
 
 
@@ -38,13 +41,17 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A run under way; its future is done early when nobody waits for it any more."""
+    """A run under way; its future is done early when nobody waits for it any more.
+
+    alone_s, limit_s: after which it hangs, without and with what was sent before it.
+    """
 
     model: AcceleratorModel
     slot: Slot
     rows: int
-    future: asyncio.Future[None]
+    future: asyncio.Future[float]
     sent_at: float
+    alone_s: float
     limit_s: float
     due_at: float
     typical_s: float
@@ -81,21 +88,27 @@ class Runs:
         self.counts = counts
         self._numbers = itertools.count(1)
         self._under_way: dict[int, Run] = {}
+        self._ended_at = -float("inf")
 
-    async def run(self, model: AcceleratorModel, slot: Slot, rows: int) -> None:
-        """Run a filled slot. Raises AcceleratorFault when the run is lost or refused."""
+    async def run(self, model: AcceleratorModel, slot: Slot, rows: int) -> float:
+        """Run a filled slot; return the seconds that the device took for it.
+
+        Raises AcceleratorFault when the run is lost or refused.
+        """
         loop = asyncio.get_running_loop()
         job = next(self._numbers)
         self._send(wire.RUN + wire.RUN_BODY.pack(job, model.number, slot.number, rows))
         now = loop.time()
         typical_s = model.times.typical_s(rows)
-        limit_s = model.times.limit_s(rows) + self.ahead_s()
+        alone_s = model.times.limit_s(rows)
+        limit_s = alone_s + sum(each.typical_s for each in self._under_way.values())
         run = Run(
             model,
             slot,
             rows,
             loop.create_future(),
             now,
+            alone_s,
             limit_s,
             now + limit_s,
             typical_s,
@@ -104,15 +117,11 @@ class Runs:
         self._under_way[job] = run
         self._look_later(job, run, now + _FIRST_LOOK * limit_s)
         try:
-            await run.future
+            return await run.future
         except asyncio.CancelledError:
             if run.has_succeeded:  # in the same moment, and nobody will read the outputs
                 slot.release()
             raise
-
-    def ahead_s(self) -> float:
-        """Return the seconds that the runs under way typically take."""
-        return sum(run.typical_s for run in self._under_way.values())
 
     def model_of(self, job: int) -> AcceleratorModel | None:
         """Return whose run it is; None when it is not under way."""
@@ -120,18 +129,18 @@ class Runs:
         return None if run is None else run.model
 
     def succeeded(self, job: int, taken_ns: int) -> None:
-        """A run has ended well. taken_ns: on the host, where this process cannot be held up."""
+        """A run has ended well. taken_ns: by the host, where this process cannot be held up."""
         run = self._end(job)
         if run is None:
             return
         self.counts.runs += 1
+        device_s = min(taken_ns / 1e9, asyncio.get_running_loop().time() - run.sent_at)
         if not (run.is_disturbed or self._is_held()):
-            waited_s = asyncio.get_running_loop().time() - run.sent_at
-            run.model.times.saw(run.rows, min(taken_ns / 1e9, waited_s))
+            run.model.times.saw(run.rows, device_s)
         if run.future.done():
             run.slot.release()
         else:
-            run.future.set_result(None)
+            run.future.set_result(device_s)
 
     def refused(self, job: int, why: str) -> None:
         """A run has ended without a result, for a reason of its own."""
@@ -151,8 +160,10 @@ class Runs:
 
     def _end(self, job: int) -> Run | None:
         run = self._under_way.pop(job, None)
-        if run is not None and run.timer is not None:
-            run.timer.cancel()
+        if run is not None:
+            self._ended_at = asyncio.get_running_loop().time()
+            if run.timer is not None:
+                run.timer.cancel()
         return run
 
     def _give_up(self, run: Run, why: str) -> None:
@@ -173,6 +184,8 @@ class Runs:
         if now - expected_at > LATE_S and run.excuses < MAX_EXCUSES:
             run.excuses += 1
             run.due_at = max(run.due_at, now + GRACE * run.limit_s)
+        latest = run.sent_at + PATIENCE * run.limit_s
+        run.due_at = max(run.due_at, min(self._ended_at + run.alone_s, latest))
         if now >= run.due_at and self._is_held():
             run.is_disturbed = True
             self._give_up(run, "a model that is being put on the device keeps it")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from statistics import median
 from typing import Final
 
 MIN_LIMIT_S: Final = 0.25
@@ -26,6 +27,7 @@ class RunTimes:
         self._since_count = 0
         self._run_s = 0.0
         self._row_s = 0.0
+        self._usual_s = 0.0
 
     def saw(self, rows: int, seconds: float) -> None:
         """Learn from a run that has ended well."""
@@ -35,6 +37,12 @@ class RunTimes:
             self._since_count = 0
             self._run_s = _percentile_99([s for _, s in self._runs])
             self._row_s = _percentile_99([s / r for r, s in self._runs])
+            self._usual_s = median(s for _, s in self._runs)
+
+    @property
+    def usual_s(self) -> float:
+        """Seconds of the median run, which a few slow ones do not move; 0: nothing is known."""
+        return self._usual_s
 
     def typical_s(self, rows: int) -> float:
         """Return the seconds that 99 % of such runs stay below; 0 while nothing is known."""

@@ -54,8 +54,7 @@ class AcceleratorFault(Exception):
 class AcceleratorBackend(Protocol):
     """A model on a device that may go away, come back, and go away again.
 
-    depth: batches that may be under way at once; ahead_s: seconds that those under way on the
-    device, other models' included, usually take; why: the reason why it takes none now, empty
+    depth: batches that may be under way at once; why: the reason why it takes none now, empty
     when it does; asked_at: set by its user when a request for it comes, on the loop's clock.
     """
 
@@ -74,17 +73,15 @@ class AcceleratorBackend(Protocol):
     def depth(self) -> int: ...
 
     @property
-    def ahead_s(self) -> float: ...
-
-    @property
     def why(self) -> str: ...
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
-    ) -> list[list[Array]]:
+    ) -> tuple[list[list[Array]], float]:
         """Compute requests as one batch; return the named outputs of each, in order.
 
-        Raises AcceleratorFault when the batch was lost: none of its outputs is returned.
+        Beside them the seconds that the device itself took, without its other work. Raises
+        AcceleratorFault when the batch was lost: none of its outputs is returned.
         """
         ...
 

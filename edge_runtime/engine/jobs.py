@@ -69,15 +69,15 @@ class Batch:
 class Timing:
     """Where the time of a run went, in nanoseconds.
 
-    thread_ns: of its thread on the processor; others_ns: of infer_ns, what the runs that it found
-    on its device usually take.
+    thread_ns: of its thread on the processor; device_ns: of infer_ns, what an accelerator took for
+    it and nothing else.
     """
 
     input_ns: int
     infer_ns: int
     output_ns: int
     thread_ns: int
-    others_ns: int = 0
+    device_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -108,11 +108,10 @@ class AcceleratorRung:
         """Compute a batch there. Raises AcceleratorFault when it is lost, InvalidInput."""
         if batch.is_abandoned:
             raise Cancelled
-        others_ns = int(self.backend.ahead_s * 1e9)
         begin = time.perf_counter_ns()
-        parts = await self.backend.run([work.inputs for work in works], works[0].outputs)
+        parts, device_s = await self.backend.run([work.inputs for work in works], works[0].outputs)
         taken_ns = time.perf_counter_ns() - begin
-        return Computed(parts, Timing(0, taken_ns, 0, 0, min(others_ns, taken_ns)))
+        return Computed(parts, Timing(0, taken_ns, 0, 0, int(device_s * 1e9)))
 
     def close(self) -> None:
         self.backend.close()
@@ -187,7 +186,7 @@ class Ladder:
         below = self.rungs[self.rungs.index(rung) + 1 :]
         next_s = below[0].service.least(rows) if below else 0.0
         before = rung.pace
-        rung.pace = ran(before, rows, (timing.infer_ns - timing.others_ns) / 1e9, next_s)
+        rung.pace = ran(before, rows, timing.device_ns / 1e9, next_s)
         if rung.pace.is_out != before.is_out:
             state = "much slower than usual" if rung.pace.is_out else "in pace again"
             logger.warning("%s is %s", rung.name, state)

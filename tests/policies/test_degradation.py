@@ -35,6 +35,7 @@ from policies.degradation import (
     felt,
     hold_s,
     is_healthy,
+    is_in_pace,
     may_try,
     ran,
     restart_after_s,
@@ -235,6 +236,12 @@ def test_it_is_out_after_several_slow_runs_in_a_row_and_back_after_some_quick_on
     for _ in range(FAST_RUNS):
         pace = ran(pace, rows, usual_s, next_s)
     assert not pace.is_out
+
+
+@given(st.floats(1e-6, 1e3), st.floats(0.0, 1e3))
+def test_a_run_is_in_pace_up_to_a_multiple_of_the_usual(usual_s: float, seconds: float) -> None:
+    assert is_in_pace(seconds, usual_s) == (seconds - SLACK_S <= UNUSUAL_FACTOR * usual_s)
+    assert is_in_pace(seconds, 0.0)  # what is usual is not known
 
 
 def test_slow_runs_do_not_become_the_usual_ones() -> None:

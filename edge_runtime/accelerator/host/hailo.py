@@ -76,6 +76,7 @@ class Device:
         self._vdevice = hailo_platform.VDevice(params)
         self._physical = self._vdevice.get_physical_devices()  # its controls end with it
         self._control = self._physical[0].control if self._physical else None
+        self._turns = _Turns()
 
     def describe(self) -> dict[str, Any]:
         """Return what the device says of itself."""
@@ -132,13 +133,14 @@ class Device:
 
     def load(self, path: str, slots: Slots, memory: Any) -> Network:
         """Put a network on the device. Raises Mismatch, and what the binding raises."""
-        return Network(self._vdevice, path, slots, memory)
+        return Network(self._vdevice, self._turns, path, slots, memory)
 
 
 class Network:
     """A loaded network with buffers of its own for every slot."""
 
-    def __init__(self, vdevice: Any, path: str, slots: Slots, memory: Any) -> None:
+    def __init__(self, vdevice: Any, turns: _Turns, path: str, slots: Slots, memory: Any) -> None:
+        self._turns = turns
         model = vdevice.create_infer_model(path)
         self._pairs_in = match(slots.inputs, [_stream(model, n, True) for n in model.input_names])
         self._pairs_out = match(
@@ -158,7 +160,7 @@ class Network:
         # Letting go of one that is not over would wait for it.
         self._jobs = [(batch, handle) for batch, handle in self._jobs if not batch.is_over]
         buffers = self._slots[slot]
-        batch = _Batch(job, rows, buffers, done)
+        batch = _Batch(job, rows, buffers, self._turns, done)
         buffers.encode(rows)
         began = 0
         while began < rows:
@@ -211,14 +213,21 @@ class _Buffers:
                 coder.decode(frames[row], target[row])
 
 
+class _Turns:
+    """When the latest batch ended: those that waited for it on the device begin no earlier."""
+
+    ended_ns = 0
+
+
 class _Batch:
     """A batch on the device, in one or more jobs; it is over when all of them are."""
 
-    def __init__(self, job: int, rows: int, buffers: _Buffers, done: Done) -> None:
+    def __init__(self, job: int, rows: int, buffers: _Buffers, turns: _Turns, done: Done) -> None:
         self._job = job
         self._rows = rows
         self._left = rows
         self._buffers = buffers
+        self._turns = turns
         self._done = done
         self._status = 0
         self._text = ""
@@ -255,7 +264,9 @@ class _Batch:
         self.is_over = True
         if not self._status:
             self._buffers.decode(self._rows)
-        taken = time.perf_counter_ns() - self._began
+        now = time.perf_counter_ns()
+        taken = now - max(self._began, self._turns.ended_ns)
+        self._turns.ended_ns = now
         self._done(self._job, self._status, taken, self._text)
 
 

@@ -43,7 +43,7 @@ def numbers(*rows: int, start: float = 0.0) -> list[Floats]:
 async def ask(model: AcceleratorModel, requests: Sequence[Floats]) -> None:
     """Run requests as one batch, and check every number of the answers."""
     before = [x.copy() for x in requests]
-    answers = await model.run([{"x": x} for x in requests], ["y"])
+    answers, _ = await model.run([{"x": x} for x in requests], ["y"])
     assert len(answers) == len(requests)
     for x, kept, (y,) in zip(requests, before, answers, strict=True):
         assert np.array_equal(x, kept)

@@ -171,6 +171,50 @@ async def test_a_device_returns_to_a_model_that_is_quick_on_the_processor(
     await becomes_slow_and_quick_again(device, net, 3.0)
 
 
+async def test_a_slow_device_with_work_ahead_does_not_hang(
+    device: FakeDevice, net: Compiled, other_net: Compiled
+) -> None:
+    box = await learned(device, net, other_net)
+    device.slow(20)  # 80 ms a frame: with those ahead, a run takes longer than it may alone
+    rungs = await asyncio.gather(box.ask_many(8), box.ask_many(8, "other"))
+    assert box.faults == {}
+    assert all(found["hailo"] for found in rungs)
+    await box.close()
+
+
+async def test_a_device_that_is_still_slow_after_a_fault_does_not_serve(
+    device: FakeDevice, net: Compiled, other_net: Compiled
+) -> None:
+    box = await learned(device, net, other_net)
+    before = box.pid
+    device.slow(20)
+    device.fail(62)
+    await box.ask_many(5)
+    await until(lambda: box.accelerator.host_pid not in (before, None))
+    until_s = time.monotonic() + 3.0
+    while time.monotonic() < until_s:
+        assert await box.ask() == "cpu-fp32"
+        await asyncio.sleep(0.01)
+    assert box.model().is_loaded
+    device.slow(1)
+    assert await box.until_it_serves() < RETURN_S
+    assert box.faults == {"status 62": 1}
+    await box.close()
+
+
+async def learned(device: FakeDevice, net: Compiled, other_net: Compiled) -> Box:
+    """Return a box with two models, one row a batch, whose pace on the device is known."""
+    device.create(latency_s=0.004)
+    box = Box(device)
+    box.start()
+    for name, chosen in (("m", net), ("other", other_net)):
+        await box.load(chosen, name, max_batch_size=1)
+        await box.until_it_serves(name)
+        for _ in range(30):
+            await box.ask(model=name)
+    return box
+
+
 async def test_a_hot_device_rests_and_returns(device: FakeDevice, net: Compiled) -> None:
     device.create(thermal_s=0.05)
     box = Box(device)

@@ -50,6 +50,19 @@ def test_one_slow_run_in_a_hundred_does_not_move_the_limit_for_long() -> None:
     assert times.limit_s(1) == pytest.approx(1.0)
 
 
+def test_a_few_slow_runs_do_not_move_what_is_usual_and_many_do() -> None:
+    times = RunTimes()
+    assert times.usual_s == 0.0
+    for _ in range(SAMPLES):
+        times.saw(1, 0.1)
+    for _ in range(SAMPLES // 3):
+        times.saw(1, 2.0)
+    assert times.usual_s == pytest.approx(0.1)
+    for _ in range(SAMPLES // 3):
+        times.saw(1, 2.0)
+    assert times.usual_s == pytest.approx(2.0)
+
+
 def test_a_device_that_has_become_slower_is_given_more_time() -> None:
     times = RunTimes()
     for _ in range(SAMPLES):

@@ -298,14 +298,13 @@ class Chip:
     def __init__(self, bench: Bench, depth: int) -> None:
         self.bench = bench
         self.depth = depth
-        self.ahead_s = 0.0
         self.asked_at = 0.0
         self.why = ""
         self.is_closed = False
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
-    ) -> list[list[Array]]:
+    ) -> tuple[list[list[Array]], float]:
         inputs = [np.asarray(row["x"], dtype=np.float32) for row in rows]
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         found = self.bench.begin(
@@ -316,7 +315,7 @@ class Chip:
             lambda: future.set_exception(AcceleratorFault("lost")),
         )
         await future
-        return [[self.bench.compute(found, x)] for x in inputs]
+        return [[self.bench.compute(found, x)] for x in inputs], 0.0
 
     def close(self) -> None:
         self.is_closed = True

@@ -62,7 +62,6 @@ class Device:
     platform = "test"
     signature: Signature = SIGNATURE
     depth = 2
-    ahead_s = 0.0
     asked_at = 0.0
 
     def __init__(self) -> None:
@@ -72,11 +71,11 @@ class Device:
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
-    ) -> list[list[Array]]:
+    ) -> tuple[list[list[Array]], float]:
         self.runs += 1
         if self.fault is not None:
             raise self.fault
-        return [[np.multiply(row["x"], 2, dtype=np.float32)] for row in rows]
+        return [[np.multiply(row["x"], 2, dtype=np.float32)] for row in rows], 0.0
 
     def close(self) -> None:
         return

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +18,11 @@ from policies.degradation import FAST_RUNS, PROBE_EVERY_S, SLACK_S, SLOW_RUNS
 from tests.edge_runtime.onnx_models import linear
 
 QUICK_S = 0.002
+DEVICE_S = 0.001
 
 
 class Device:
-    """An accelerator backend that says how long others keep it busy."""
+    """An accelerator backend whose answers wait for others on it."""
 
     name = "device"
     platform = "test"
@@ -29,13 +31,13 @@ class Device:
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
-        self.ahead_s = 0.0
         self.asked_at = 0.0
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
-    ) -> list[list[Array]]:
-        return [[np.zeros((1, 10), np.float32)] for _ in rows]
+    ) -> tuple[list[list[Array]], float]:
+        await asyncio.sleep(2 * DEVICE_S)
+        return [[np.zeros((1, 10), np.float32)] for _ in rows], DEVICE_S
 
     def close(self) -> None:
         return
@@ -52,7 +54,7 @@ def ladder(tmp_path: Path) -> Ladder:
 
 
 def run(ladder: Ladder, seconds: float, others_s: float = 0.0) -> None:
-    timing = Timing(0, int((seconds + others_s) * 1e9), 0, 0, int(others_s * 1e9))
+    timing = Timing(0, int((seconds + others_s) * 1e9), 0, 0, int(seconds * 1e9))
     ladder.ran(ladder.rungs[0], 1, timing)
 
 
@@ -92,14 +94,10 @@ def test_a_busy_processor_and_other_models_do_not_make_a_device_slow(ladder: Lad
         assert name_of_best(ladder) == "hailo"
 
 
-@pytest.mark.parametrize("ahead_s", [0.0, 0.004, 3600.0])
-async def test_the_runs_it_found_on_the_device_are_told_apart(
-    ladder: Ladder, ahead_s: float
-) -> None:
+async def test_what_the_device_took_is_told_from_what_was_waited_for(ladder: Ladder) -> None:
     rung = ladder.rungs[0]
     assert isinstance(rung, AcceleratorRung)
-    rung.backend.ahead_s = ahead_s  # type: ignore[misc]
     tensor = Tensor("x", "FP32", np.zeros((1, 4), np.float32))
     work = check(ladder.signature, [tensor], ())
     computed = await rung.compute(Batch([]), [work])
-    assert computed.timing.others_ns == min(int(ahead_s * 1e9), computed.timing.infer_ns)
+    assert computed.timing.device_ns == int(DEVICE_S * 1e9) < computed.timing.infer_ns

@@ -26,7 +26,6 @@ class Device:
     name = "device"
     platform = "test"
     depth = 1
-    ahead_s = 0.0
     asked_at = 0.0
     why = ""
 
@@ -38,12 +37,12 @@ class Device:
 
     async def run(
         self, rows: Sequence[Mapping[str, Array]], outputs: Sequence[str]
-    ) -> list[list[Array]]:
+    ) -> tuple[list[list[Array]], float]:
         self.runs += 1
         await self.gate.wait()
         if self.is_lost:
             raise AcceleratorFault("lost")
-        return [[np.multiply(row["x"], 2, dtype=np.float32)] for row in rows]
+        return [[np.multiply(row["x"], 2, dtype=np.float32)] for row in rows], 0.0
 
     def close(self) -> None:
         return
