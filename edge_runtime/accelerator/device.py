@@ -379,7 +379,7 @@ class HailoAccelerator:
         model = next((m for m in self._models.values() if m.is_loaded), None)
         if model is None:
             return True
-        usual_s = model.times.usual_s
+        usual_s = model.times.usual_s(1)
         try:
             return is_in_pace(await model.probe(), usual_s)
         except AcceleratorFault:

@@ -161,7 +161,7 @@ class Runs:
     def _end(self, job: int) -> Run | None:
         run = self._under_way.pop(job, None)
         if run is not None:
-            self._ended_at = asyncio.get_running_loop().time()
+            self._ended_at = run.future.get_loop().time()
             if run.timer is not None:
                 run.timer.cancel()
         return run

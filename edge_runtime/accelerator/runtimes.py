@@ -1,8 +1,10 @@
 """How long runs of one model take, and how long one may take before it hangs.
 
 A device that hangs says nothing, so a run has a limit: ten times what nearly all runs stay below.
-Batches differ in size. More rows never take longer than their share of a smaller batch, and fewer
-never longer than a larger one, so both bounds are kept and the larger counts.
+Those far beyond the usual do not count there while they are the minority: a device that was slow
+for a moment would be given seconds before it hangs. Batches differ in size. More rows never take
+longer than their share of a smaller batch, and fewer never longer than a larger one, so both bounds
+are kept and the larger counts.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import math
 from collections import deque
 from statistics import median
 from typing import Final
+
+from policies.degradation import is_in_pace
 
 MIN_LIMIT_S: Final = 0.25
 LIMIT_FACTOR: Final = 10.0
@@ -25,9 +29,8 @@ class RunTimes:
     def __init__(self) -> None:
         self._runs: deque[tuple[int, float]] = deque(maxlen=SAMPLES)
         self._since_count = 0
-        self._run_s = 0.0
-        self._row_s = 0.0
-        self._usual_s = 0.0
+        self._usual = (0.0, 0.0)  # of a run, of a row of one
+        self._typical = (0.0, 0.0)
 
     def saw(self, rows: int, seconds: float) -> None:
         """Learn from a run that has ended well."""
@@ -35,18 +38,25 @@ class RunTimes:
         self._since_count += 1
         if self._since_count >= _RECOUNT or len(self._runs) < _RECOUNT:
             self._since_count = 0
-            self._run_s = _percentile_99([s for _, s in self._runs])
-            self._row_s = _percentile_99([s / r for r, s in self._runs])
-            self._usual_s = median(s for _, s in self._runs)
+            self._count()
 
-    @property
-    def usual_s(self) -> float:
-        """Seconds of the median run, which a few slow ones do not move; 0: nothing is known."""
-        return self._usual_s
+    def _count(self) -> None:
+        self._usual = median(s for _, s in self._runs), median(s / r for r, s in self._runs)
+        counted = [(r, s) for r, s in self._runs if is_in_pace(s, self.usual_s(r))]
+        self._typical = (
+            _percentile_99([s for _, s in counted]),
+            _percentile_99([s / r for r, s in counted]),
+        )
+
+    def usual_s(self, rows: int) -> float:
+        """Return the seconds of a median run, which a few slow ones do not move; 0: unknown."""
+        run_s, row_s = self._usual
+        return max(run_s, row_s * rows)
 
     def typical_s(self, rows: int) -> float:
-        """Return the seconds that 99 % of such runs stay below; 0 while nothing is known."""
-        return max(self._run_s, self._row_s * rows)
+        """Return the seconds that 99 % of such runs in pace stay below; 0: nothing is known."""
+        run_s, row_s = self._typical
+        return max(run_s, row_s * rows)
 
     def limit_s(self, rows: int) -> float:
         """Return the seconds after which a run of rows hangs."""

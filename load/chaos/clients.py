@@ -109,7 +109,6 @@ class _Clients:
         self.channel: Any = grpc.aio.insecure_channel(
             f"{spec.host}:{spec.grpc_port}",
             options=[
-                ("grpc.enable_retries", 0),
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.min_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 200),

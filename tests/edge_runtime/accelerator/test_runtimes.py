@@ -52,15 +52,15 @@ def test_one_slow_run_in_a_hundred_does_not_move_the_limit_for_long() -> None:
 
 def test_a_few_slow_runs_do_not_move_what_is_usual_and_many_do() -> None:
     times = RunTimes()
-    assert times.usual_s == 0.0
+    assert times.usual_s(1) == 0.0
     for _ in range(SAMPLES):
         times.saw(1, 0.1)
     for _ in range(SAMPLES // 3):
         times.saw(1, 2.0)
-    assert times.usual_s == pytest.approx(0.1)
+    assert times.usual_s(1) == pytest.approx(0.1)
     for _ in range(SAMPLES // 3):
         times.saw(1, 2.0)
-    assert times.usual_s == pytest.approx(2.0)
+    assert times.usual_s(1) == pytest.approx(2.0)
 
 
 def test_a_device_that_has_become_slower_is_given_more_time() -> None:
@@ -68,5 +68,19 @@ def test_a_device_that_has_become_slower_is_given_more_time() -> None:
     for _ in range(SAMPLES):
         times.saw(1, 0.1)
     for _ in range(40):
-        times.saw(1, 0.4)
-    assert times.limit_s(1) == pytest.approx(4.0)
+        times.saw(1, 0.25)
+    assert times.limit_s(1) == pytest.approx(2.5)
+
+
+def test_a_device_that_was_slow_for_a_moment_is_not_given_seconds_before_it_hangs() -> None:
+    times = RunTimes()
+    for _ in range(SAMPLES // 8):
+        for batch in range(1, 9):
+            times.saw(batch, 0.004 * batch)
+    before = times.limit_s(8)
+    for _ in range(SAMPLES // 3):
+        times.saw(8, 0.64)
+    assert times.limit_s(8) == before
+    for _ in range(SAMPLES // 2):
+        times.saw(8, 0.64)
+    assert times.limit_s(8) == pytest.approx(6.4)  # it has become slow

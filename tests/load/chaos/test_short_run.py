@@ -11,10 +11,9 @@ from load.chaos.run import Options, run
 from load.chaos.schedule import Pace
 
 SECONDS = 40.0
-# Without those that only slow the device down: what has to be refused then is an open matter.
 KINDS = (
     *("kill", "kill-twice", "stop", "segfault", "vanish", "fail", "fail-batch", "refuse"),
-    *("hang-reopen", "heat", "mismatch", "open-refused", "reboot"),
+    *("slow-5", "slow-20", "hang-reopen", "heat", "mismatch", "open-refused", "reboot"),
 )
 
 
