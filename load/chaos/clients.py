@@ -110,7 +110,6 @@ class _Clients:
             f"{spec.host}:{spec.grpc_port}",
             options=[
                 ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 200),
             ],
         )

@@ -398,6 +398,26 @@ def test_drain_waits_for_requests_in_progress_and_resume_takes_new_ones(
             assert infer(other, "good").status_code == 200
 
 
+def test_bench_shows_a_row_for_each_number_of_callers(shared: EdgeProcess) -> None:
+    asked = ("edge", "bench", "good", "--clients", "1", "--clients", "3", "--seconds", "0.2")
+    found = json.loads(shared.must(*asked, "--json"))
+    assert found["model"] == "good"
+    assert [run["clients"] for run in found["runs"]] == [1, 3]
+    for run in found["runs"]:
+        assert run["rungs"] == {"cpu-fp32": run["answers"]}
+        assert run["answers"] > 0
+    done = shared.run(*asked)
+    assert done.stderr.splitlines() == ["1 clients, 0.2 s", "3 clients, 0.2 s"]
+    head, *rows = [line.split() for line in done.stdout.splitlines() if "─" not in line]
+    assert head[:2] == ["clients", "answers/s"]
+    assert [row[0] for row in rows] == ["1", "3"]
+    for wrong in (["--seconds", "0"], ["--clients", "0"]):
+        refused = shared.run("edge", "bench", "good", *wrong)
+        assert (refused.returncode, "must be more than 0" in refused.stderr) == (2, True)
+    absent = shared.run("edge", "bench", "nobody", "--seconds", "0.1")
+    assert (absent.returncode, "nobody" in absent.stderr) == (3, True)
+
+
 def test_models_are_added_listed_and_removed_while_it_runs(
     shared: EdgeProcess, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from cluster.ports import free_port
 from edge_runtime import grpc_door
 from edge_runtime.errors import Conflict
 from edge_runtime.grpc_door import GOAWAY, Address, GrpcDoor, Make, TcpAddress, UnixAddress, pass_on
+from edge_runtime.protocol.grpc_client import OipClient
+from edge_runtime.protocol.service import Limits
 
 METHOD = "/echo/Echo"
 STREAM = "/echo/Stream"
@@ -92,6 +95,25 @@ async def test_the_server_is_made_when_somebody_comes(
         async with channel(address[1]) as client:
             assert await client.unary_unary(METHOD)(b"hello", timeout=10) == b"hello"
         assert door.is_open
+
+
+async def test_our_own_client_waits_for_a_server_that_takes_long_to_be_made(
+    address: tuple[Address, str], echo: Echo
+) -> None:
+    made = maker(echo)
+
+    def load() -> Make:
+        time.sleep(1.0)
+        return made()
+
+    door = GrpcDoor(address[0], load, 5.0)
+    door.start()
+    client = OipClient(address[1], Limits())
+    try:
+        assert not await client.ready(10.0)  # an empty answer
+    finally:
+        await client.close()
+        await door.stop()
 
 
 async def test_all_who_come_at_once_are_answered(address: tuple[Address, str], echo: Echo) -> None:
