@@ -362,10 +362,8 @@ class HailoAccelerator:
             is_well = await self._probe()
         if self._lost.is_set():
             return
-        if is_well:
+        if is_well:  # one that is slow says nothing against the others: the processor may be busy
             self._breaker = is_healthy(self._breaker, self._loop.time())
-        elif self._breaker.is_open:
-            self._breaker = fell(self._breaker, self._loop.time())
         if not self._breaker.is_open and not self._has_served:
             logger.info("the accelerator serves%s", " again" if self._fault else "")
             self._has_served = True
