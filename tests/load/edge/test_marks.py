@@ -80,7 +80,12 @@ def blow(kind: str, noticed_s: float, waits_s: list[float], limit_s: float = 0.0
 
 def test_kills_are_judged_by_the_worst_and_requests_by_their_99th_percentile() -> None:
     waits = [0.01] * 99
-    blows = [blow("kill", 0.001, waits), blow("kill", 0.03, [5.0]), blow("hang", 0.5, [9.0], 0.45), blow("hang", 0.2, [], 0.25)]
+    blows = [
+        blow("kill", 0.001, waits),
+        blow("kill", 0.03, [5.0]),
+        blow("hang", 0.5, [9.0], 0.45),
+        blow("hang", 0.2, [], 0.25),
+    ]
     noticed, answered, back, hung = death.judged({"blows": blows})
     assert (noticed.found.value, noticed.is_met) == (30.0, False)
     assert (answered.found.value, answered.found.most, answered.is_met) == (10.0, 5000.0, True)
