@@ -32,7 +32,7 @@ from edge_runtime.accelerator.process import HostProcess
 from edge_runtime.auth import ApiKeys, Authenticates, Authenticator, LocalCaller, TokenVerifier
 from edge_runtime.config import AcceleratorSettings, EdgeSettings, EngineSettings, LimitSettings
 from edge_runtime.engine import Engine, EngineOptions, ModelSource
-from edge_runtime.engine.memory import trim_heap
+from edge_runtime.engine.memory import trim_heap, unmap_code
 from edge_runtime.errors import Conflict, PrimeSparkError, Unavailable
 from edge_runtime.grpc_door import Address, GrpcDoor, Make, TcpAddress, UnixAddress
 from edge_runtime.http_server import HttpServer, tcp_listener, unix_listener
@@ -252,6 +252,7 @@ class EdgeRuntime:
         self._hold(LOADING, False)
         gc.collect()
         trim_heap()
+        await asyncio.to_thread(unmap_code)
         gc.freeze()  # what the start made stays; looking through it again would cost requests
 
     async def _scan(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from edge_runtime.backends.base import AcceleratorBackend, Backend, BackendLoader, BackendOptions
 from edge_runtime.backends.onnx import has_cuda, load_onnx, load_onnx_on_cuda
-from edge_runtime.engine.memory import resident_bytes, trim_heap
+from edge_runtime.engine.memory import data_bytes, trim_heap
 from edge_runtime.engine.recall import Recall
 from edge_runtime.engine.residency import Residency
 from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung, Rung
@@ -92,7 +92,7 @@ class Engine:
         loaders: Mapping[str, BackendLoader] = LOADERS,
         wall: Callable[[], float] = time.time,
         accelerator: Accelerator | None = None,
-        measure: Callable[[], int] = resident_bytes,
+        measure: Callable[[], int] = data_bytes,
     ) -> None:
         self._options = options
         self._loaders = loaders

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Final
 
-from edge_runtime.engine.memory import resident_bytes
+from edge_runtime.engine.memory import data_bytes
 from edge_runtime.engine.source import ModelSource
 from edge_runtime.errors import Unavailable
 from policies.eviction import Resident, victims
@@ -30,7 +30,7 @@ class Residency:
     """Keeps loaded models below a limit (0: none).
 
     busy: tells whether a version has work; evict: takes one out of memory; clock: any one clock;
-    measure: resident bytes of this process.
+    measure: resident bytes of this process, without code.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Residency:
         busy: Callable[[Key], bool],
         evict: Callable[[Key], Awaitable[None]],
         clock: Callable[[], float],
-        measure: Callable[[], int] = resident_bytes,
+        measure: Callable[[], int] = data_bytes,
     ) -> None:
         self.limit_bytes = limit_bytes
         self.evictions = 0
