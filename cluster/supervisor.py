@@ -54,7 +54,7 @@ from policies.degradation import restart_after_s
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.5
-FROZEN_S: Final = 10.0  # that a raylet may stand still
+FROZEN_S: Final = 5.0  # that a raylet may stand still
 GONE_S: Final = 4.0  # that the head's machine may refuse connections
 ASK_HEAD_EVERY_S: Final = 2.0
 LASTED_S: Final = 30.0  # what has run so long did not fail at the start

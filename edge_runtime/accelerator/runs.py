@@ -1,11 +1,12 @@
 """The runs under way on the host, and when one of them hangs.
 
-A run's limit grows with what was sent before it, and a device that ends one run after the other
-does not hang, however slow it has become: a limit begins anew with the end of another run, up to
-PATIENCE times. Before a run is said to hang, what the host has said is read, and the time in which
-this process itself was held up does not count: a runtime that was stopped for a while must not
-blame the device. Nor does a host hang that takes in a model; a run that would wait longer than its
-limit for that is given up, to be computed elsewhere.
+A run's limit grows with what was sent before it. Before it is said to hang, what the host has said
+is read, and the time in which this process itself was held up does not count: a runtime that was
+stopped for a while must not blame the device.
+
+A run that is over its limit does not always hang. It may wait for a host that takes in a model, or
+for a device that has become slow and still ends one run after the other (PATIENCE limits at most).
+Then it is given up, to be computed elsewhere, and the device stays.
 """
 
 from __future__ import annotations
@@ -184,12 +185,15 @@ class Runs:
         if now - expected_at > LATE_S and run.excuses < MAX_EXCUSES:
             run.excuses += 1
             run.due_at = max(run.due_at, now + GRACE * run.limit_s)
-        latest = run.sent_at + PATIENCE * run.limit_s
-        run.due_at = max(run.due_at, min(self._ended_at + run.alone_s, latest))
-        if now >= run.due_at and self._is_held():
-            run.is_disturbed = True
-            self._give_up(run, "a model that is being put on the device keeps it")
-            run.due_at = now + run.limit_s
+        if now >= run.due_at:
+            latest = run.sent_at + PATIENCE * run.limit_s
+            if self._is_held():
+                run.is_disturbed = True
+                self._give_up(run, "a model that is being put on the device keeps it")
+                run.due_at = now + run.limit_s
+            elif now < (hangs_at := min(self._ended_at + run.alone_s, latest)):
+                self._give_up(run, "the device has become slow")
+                run.due_at = hangs_at
         if now < run.due_at:
             self._look_later(job, run, run.due_at)
             return

@@ -461,7 +461,7 @@ def test_time_in_which_this_process_stood_still_is_not_held_against_the_device(
         bench.host.is_stopped = True
         task = bench.asking(model)
         bench.loop.hold_up(stop_s)
-        bench.loop.live(0.04)
+        bench.loop.live(0.03)
         bench.host.is_stopped = False
         bench.until(task.done)
         assert task.exception() is None
