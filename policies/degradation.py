@@ -17,6 +17,7 @@ QUIET_S: Final = (
 )
 HOLD_S: Final = 0.5  # of health asked for after a first fall; doubled with each further one
 MAX_HOLD_S: Final = 4.0
+SLOW_HOLD_S: Final = 3.0  # more, while it is slow: that may be the processor, which feeds it
 MAX_RESTART_S: Final = 4.0
 _MAX_DOUBLINGS: Final = 32  # a power of two that a float can hold, and larger than any bound here
 
@@ -69,12 +70,16 @@ def fell(breaker: Breaker, now: float) -> Breaker:
     )
 
 
-def is_healthy(breaker: Breaker, now: float) -> Breaker:
-    """Return the breaker after a sign of health; it closes when health has lasted."""
+def is_healthy(breaker: Breaker, now: float, *, in_pace: bool = True) -> Breaker:
+    """Return the breaker after a sign of health; it closes when health has lasted.
+
+    in_pace: whether the sign came as soon as is usual.
+    """
     if not breaker.is_open:
         return breaker
     since = now if breaker.healthy_since is None else breaker.healthy_since
-    if now >= breaker.not_before and now - since >= hold_s(breaker, now):
+    needed_s = hold_s(breaker, now) + (0.0 if in_pace else SLOW_HOLD_S)
+    if now >= breaker.not_before and now - since >= needed_s:
         returned_at = now if breaker.has_fallen else breaker.returned_at
         return replace(breaker, is_open=False, returned_at=returned_at, healthy_since=None)
     return replace(breaker, healthy_since=since)

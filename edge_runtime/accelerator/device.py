@@ -357,23 +357,19 @@ class HailoAccelerator:
 
     async def _look_after(self) -> None:
         """Probe where nothing else tells of health, and let the device serve when it has lasted."""
-        is_well = True
+        in_pace = True
         if self._breaker.is_open or self._loop.time() - self._ran_at >= IDLE_PROBE_S:
-            is_well = await self._probe()
+            in_pace = await self._probe()
         if self._lost.is_set():
             return
-        if is_well:  # one that is slow says nothing against the others: the processor may be busy
-            self._breaker = is_healthy(self._breaker, self._loop.time())
+        self._breaker = is_healthy(self._breaker, self._loop.time(), in_pace=in_pace)
         if not self._breaker.is_open and not self._has_served:
             logger.info("the accelerator serves%s", " again" if self._fault else "")
             self._has_served = True
             self._fault = ""
 
     async def _probe(self) -> bool:
-        """Run zeros; False when that took much longer than such a run does.
-
-        A device that stays slow is taken for well after a while: then that is what is usual.
-        """
+        """Run zeros; False when that took much longer than such a run does."""
         model = next((m for m in self._models.values() if m.is_loaded), None)
         if model is None:
             return True

@@ -25,6 +25,7 @@ from policies.degradation import (
     SET_ASIDE_S,
     SLACK_S,
     SLOW_FACTOR,
+    SLOW_HOLD_S,
     SLOW_RUNS,
     SPOILED_LOADS,
     UNUSUAL_FACTOR,
@@ -236,6 +237,15 @@ def test_it_is_out_after_several_slow_runs_in_a_row_and_back_after_some_quick_on
     for _ in range(FAST_RUNS):
         pace = ran(pace, rows, usual_s, next_s)
     assert not pace.is_out
+
+
+def test_one_that_is_slow_has_to_be_well_for_longer() -> None:
+    fallen = fell(is_healthy(Breaker(), 0.0), 10.0)
+    slow = is_healthy(fallen, 11.0, in_pace=False)
+    slow = is_healthy(slow, 11.0 + HOLD_S + SLOW_HOLD_S - 0.01, in_pace=False)
+    assert slow.is_open
+    assert not is_healthy(slow, 11.0 + HOLD_S + SLOW_HOLD_S, in_pace=False).is_open
+    assert not is_healthy(slow, 11.0 + HOLD_S).is_open  # it is in pace again
 
 
 @given(st.floats(1e-6, 1e3), st.floats(0.0, 1e3))
