@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.accelerator.process import HostProcess, make_memory
-from edge_runtime.engine.memory import resident_bytes, trim_heap
+from edge_runtime.engine.memory import data_bytes, trim_heap
 from tests.edge_runtime.accelerator.processes import (
     descriptors,
     is_alive,
@@ -216,10 +216,10 @@ async def test_two_hundred_children_leave_no_descriptor_no_zombie_and_no_memory(
     pids = await some(2)
     gc.collect()
     trim_heap()
-    before, resident = descriptors(), resident_bytes()
+    before, resident = descriptors(), data_bytes()
     pids += await some(18)
     gc.collect()
     trim_heap()
     assert descriptors() == before
-    assert resident_bytes() - resident < 4 << 20
+    assert data_bytes() - resident < 4 << 20
     assert not any(is_known(pid) for pid in pids)

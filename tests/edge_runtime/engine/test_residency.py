@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.engine import Engine, EngineOptions, ModelOptions, ModelSource
-from edge_runtime.engine.memory import resident_bytes, trim_heap
+from edge_runtime.engine.memory import data_bytes, trim_heap
 from edge_runtime.engine.residency import LEAST_BYTES, Residency
 from edge_runtime.errors import Corrupt, DeadlineExceeded, NotFound, Unavailable
 from edge_runtime.protocol.types import InferRequest, Tensor
@@ -406,12 +406,12 @@ async def test_memory_really_comes_back_when_models_make_room(tmp_path: Path) ->
     engine = Engine(EngineOptions(threads=1, max_model_bytes=1 << 40))
     service = EngineService(engine, sources, version="test")
     x = Tensor("x", "FP32", np.ones((1, 2740), np.float32))
-    empty = resident_bytes()
+    empty = data_bytes()
     answers = []
     for model in "abc":
         await service.load_model(model, {}, context())
         answers.append(await service.infer(InferRequest(model, None, (x,)), context()))
-    taken = resident_bytes() - empty
+    taken = data_bytes() - empty
     assert taken > 3 * 28 * MIB
     sizes = engine.residency.sizes
     assert sum(sizes.values()) == pytest.approx(taken, rel=0.5)
@@ -419,7 +419,7 @@ async def test_memory_really_comes_back_when_models_make_room(tmp_path: Path) ->
     engine.residency.limit_bytes = 4 * MIB
     await service.load_model("tiny", {}, context())
     assert engine.loaded == (("tiny", "1"),)
-    assert resident_bytes() - empty < 0.4 * taken
+    assert data_bytes() - empty < 0.4 * taken
     engine.residency.limit_bytes = 1 << 40
     answers.append(await service.infer(InferRequest("a", None, (x,)), context()))
     outputs = [answer.response.outputs[0].data for answer in answers]
