@@ -24,9 +24,9 @@ def trim_heap() -> None:
 
 
 def unmap_code() -> None:
-    """Take programs and libraries out of this process; what is used comes back by itself.
+    """Take the code of programs and libraries out; what is used comes back by itself.
 
-    Most of their code runs at the start only. It stays in the system's page cache, where it is the
+    Most of it runs at the start only. It stays in the system's page cache, where it is the
     first to give way when memory is short. (Kernels since 6.16 map libraries in pieces of up to
     2 MB, so that little use makes nearly all of a library resident.)
     """
@@ -46,27 +46,24 @@ def unmap_code() -> None:
 def unchanged_code(smaps: Iterable[str]) -> list[tuple[int, int]]:
     """Return address and bytes of mappings that have what is in their program or library, no more.
 
-    smaps: lines as in proc(5). One that has been written to, if only by the linker, has pages of
-    its own ("Anonymous"). Other files are left alone: a model's weights are data.
+    smaps: lines as in proc(5). Only what is executable: constants lie beside data that the linker
+    has written to, whose own pages do not show while they are swapped out. Code that was written
+    to has pages of its own ("Anonymous", "Swap") and stays.
     """
-    found: list[tuple[str, int, int]] = []
-    programs: set[str] = set()
-    begin = size = 0
-    path = ""
+    found: dict[tuple[int, int], bool] = {}
+    mapping: tuple[int, int] | None = None
     for line in smaps:
         name, _, rest = line.partition(" ")
         if not name.endswith(":"):
             fields = rest.split(maxsplit=4)
-            path = fields[4].strip() if len(fields) > 4 else ""
-            if "x" in fields[0]:
-                programs.add(path)
+            is_code = fields[0] == "r-xp" and len(fields) > 4 and fields[4].startswith("/")
             first, _, last = name.partition("-")
-            begin, size = int(first, 16), int(last, 16) - int(first, 16)
-            if not path.startswith("/") or "w" in fields[0]:
-                size = 0
-        elif size and name == "Anonymous:" and rest.split()[0] == "0":
-            found.append((path, begin, size))
-    return [(begin, size) for path, begin, size in found if path in programs]
+            mapping = (int(first, 16), int(last, 16) - int(first, 16)) if is_code else None
+            if mapping is not None:
+                found[mapping] = True
+        elif mapping is not None and name in ("Anonymous:", "Swap:") and rest.split()[0] != "0":
+            found[mapping] = False
+    return [mapping for mapping, is_unchanged in found.items() if is_unchanged]
 
 
 def data_bytes() -> int:

@@ -9,11 +9,15 @@ SMAPS = """\
 55d0c0000000-55d0c0010000 r-xp 00000000 fe:00 1234        /usr/bin/python3.11
 Size:                 64 kB
 Anonymous:             0 kB
+Swap:                  0 kB
+55d0c0010000-55d0c0020000 r-xp 00010000 fe:00 1234        /usr/bin/python3.11
+Anonymous:             0 kB
+Swap:                  4 kB
 7f0000000000-7f0000020000 r--p 00001000 fe:00 99          /usr/lib/a b.so (deleted)
 Rss:                   8 kB
 Anonymous:             0 kB
 7f0000020000-7f0000028000 r-xp 00021000 fe:00 99          /usr/lib/a b.so (deleted)
-Anonymous:             4 kB
+Anonymous:             0 kB
 7f0000028000-7f0000030000 r--p 00029000 fe:00 99          /usr/lib/a b.so (deleted)
 Anonymous:             8 kB
 7f0000030000-7f0000040000 rw-p 00031000 fe:00 99          /usr/lib/a b.so (deleted)
@@ -29,7 +33,7 @@ Anonymous:             0 kB
 
 def test_data_and_what_was_written_to_stay() -> None:
     found = unchanged_code(SMAPS.splitlines(keepends=True))
-    assert found == [(0x55D0C0000000, 0x10000), (0x7F0000000000, 0x20000)]
+    assert found == [(0x55D0C0000000, 0x10000), (0x7F0000020000, 0x8000)]
 
 
 def test_code_leaves_memory_and_comes_back_when_it_is_used() -> None:
