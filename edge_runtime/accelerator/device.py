@@ -234,12 +234,13 @@ class HailoAccelerator:
         for other in others:
             if str(other.number) in leaving:
                 logger.info("%s makes room on the accelerator for %s", other.label, model.label)
-                other.detach(self._is_full)
+                other.detach(self._full)
                 self._send(wire.UNLOAD + wire.encode({"model": other.number}))
         return True
 
     @property
-    def _is_full(self) -> str:
+    def _full(self) -> str:
+        """Why a model is not on it that has no fault."""
         return f"it holds {self._max_models} other models, as many as edge.accelerator.max_models"
 
     def _forget(self, model: AcceleratorModel) -> None:
@@ -353,7 +354,7 @@ class HailoAccelerator:
             return False
         if model.retry_at is not None:
             return model.retry_at <= self._loop.time()
-        return model.why == self._is_full and self._loop.time() - model.asked_at < IN_USE_S
+        return model.why == self._full and self._loop.time() - model.asked_at < IN_USE_S
 
     async def _look_after(self) -> None:
         """Probe where nothing else tells of health, and let the device serve when it has lasted."""
@@ -387,7 +388,7 @@ class HailoAccelerator:
             return None
         try:
             if not self._make_room(model):
-                model.detach(self._is_full)
+                model.detach(self._full)
                 return None
         except AcceleratorFault:
             return None

@@ -30,7 +30,7 @@ class Residency:
     """Keeps loaded models below a limit (0: none).
 
     busy: tells whether a version has work; evict: takes one out of memory; clock: any one clock;
-    measure: resident bytes of this process, without code.
+    measure: bytes of this process that are no file's.
     """
 
     def __init__(

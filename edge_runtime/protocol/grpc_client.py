@@ -33,8 +33,8 @@ _OPTIONS: Final = (
     # its connection told to go elsewhere (GOAWAY) was not seen.
     ("grpc.enable_retries", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # How long a connection may take to come about, its name notwithstanding: a server that is made
-    # for the first who comes (`edge_runtime.grpc_door`) takes seconds on a small box under load.
+    # In spite of its name: how long a connection may take to come about. A server that is made for
+    # the first who comes (`edge_runtime.grpc_door`) takes seconds on a small box under load.
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.keepalive_time_ms", 10_000),

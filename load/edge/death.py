@@ -13,10 +13,10 @@ right before the signal:
 - serving again: with probation.
 
 A hang is noticed when the host is killed for it. That has max(10 x p99, 250 ms), with p99 over the
-runs that the host reported before (200 at most). The heavy model is killed a few
-times with two callers, for information: an inference on the processor is in each answer. The
-floor is a bare child with the same model, killed while it waits: until its socket ends, and from
-exec until its session is open.
+runs that the host reported before (200 at most). The heavy model is killed a few times with two
+callers, for information: an inference on the processor is in each answer. The floor is a bare child
+with the same model, killed while it waits: until its socket ends, and from exec until its session
+is open.
 """
 
 from __future__ import annotations
