@@ -19,7 +19,7 @@ from typing import Final
 
 from edge_runtime.accelerator import wire
 from edge_runtime.accelerator.model import AcceleratorModel, Slot
-from edge_runtime.backends.base import AcceleratorFault
+from edge_runtime.backends.base import AcceleratorFault, TooSlow
 
 LATE_S: Final = 0.05  # of this process; the device is given GRACE of the limit then
 GRACE: Final = 0.25
@@ -157,7 +157,7 @@ class Runs:
         for job in list(self._under_way):
             run = self._end(job)
             if run is not None:
-                self._give_up(run, why)
+                self._give_up(run, AcceleratorFault(why))
 
     def _end(self, job: int) -> Run | None:
         run = self._under_way.pop(job, None)
@@ -167,10 +167,10 @@ class Runs:
                 run.timer.cancel()
         return run
 
-    def _give_up(self, run: Run, why: str) -> None:
+    def _give_up(self, run: Run, fault: AcceleratorFault) -> None:
         if not run.future.done():
             self.counts.lost += 1
-            run.future.set_exception(AcceleratorFault(why))
+            run.future.set_exception(fault)
 
     def _look_later(self, job: int, run: Run, when: float) -> None:
         run.timer = asyncio.get_running_loop().call_at(when, self._look, job, when)
@@ -189,10 +189,12 @@ class Runs:
             latest = run.sent_at + PATIENCE * run.limit_s
             if self._is_held():
                 run.is_disturbed = True
-                self._give_up(run, "a model that is being put on the device keeps it")
+                held = "a model that is being put on the device keeps it"
+                self._give_up(run, AcceleratorFault(held))
                 run.due_at = now + run.limit_s
             elif now < (hangs_at := min(self._ended_at + run.alone_s, latest)):
-                self._give_up(run, "the device has become slow")
+                waited_s = now - run.sent_at
+                self._give_up(run, TooSlow("the device has become slow", waited_s))
                 run.due_at = hangs_at
         if now < run.due_at:
             self._look_later(job, run, run.due_at)

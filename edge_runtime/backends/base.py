@@ -51,6 +51,14 @@ class AcceleratorFault(Exception):
     """A run was lost with what computed it; the same requests may be computed elsewhere."""
 
 
+class TooSlow(AcceleratorFault):
+    """A run was given up because it waited too long; the device is there. waited_s: how long."""
+
+    def __init__(self, why: str, waited_s: float) -> None:
+        super().__init__(why)
+        self.waited_s = waited_s
+
+
 class AcceleratorBackend(Protocol):
     """A model on a device that may go away, come back, and go away again.
 

@@ -181,12 +181,19 @@ class Ladder:
     def ran(self, rung: Rung, rows: int, timing: Timing) -> None:
         """Learn from a run, and whether an accelerator is worth its place above the next rung."""
         rung.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
-        if isinstance(rung, ProcessorRung):
-            return
+        if isinstance(rung, AcceleratorRung):
+            self._judge(rung, rows, timing.device_ns / 1e9)
+
+    def gave_up(self, rung: Rung, rows: int, waited_s: float) -> None:
+        """Learn from a run that an accelerator was too slow for: it took so long at least."""
+        if isinstance(rung, AcceleratorRung):
+            self._judge(rung, rows, waited_s)
+
+    def _judge(self, rung: AcceleratorRung, rows: int, seconds: float) -> None:
         below = self.rungs[self.rungs.index(rung) + 1 :]
         next_s = below[0].service.least(rows) if below else 0.0
         before = rung.pace
-        rung.pace = ran(before, rows, timing.device_ns / 1e9, next_s)
+        rung.pace = ran(before, rows, seconds, next_s)
         if rung.pace.is_out != before.is_out:
             state = "much slower than usual" if rung.pace.is_out else "in pace again"
             logger.warning("%s is %s", rung.name, state)

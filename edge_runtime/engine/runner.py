@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from edge_runtime.backends.base import AcceleratorFault, Cancelled
+from edge_runtime.backends.base import AcceleratorFault, Cancelled, TooSlow
 from edge_runtime.engine.batch import Work, check
 from edge_runtime.engine.jobs import Answer, Batch, Computed, Job, Timing
 from edge_runtime.engine.queue import Entry, RequestQueue
@@ -517,6 +517,8 @@ class ModelRunner:
             return
         except AcceleratorFault as fault:
             logger.warning("%s lost a batch of %d: %s", rung.name, len(works), fault)
+            if isinstance(fault, TooSlow):
+                self.ladder.gave_up(rung, sum(work.rows for work in works), fault.waited_s)
             await self._compute_again(batch, tried | {rung.name})
         except Exception as error:
             if len(batch.jobs) == 1:

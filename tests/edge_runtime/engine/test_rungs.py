@@ -86,6 +86,14 @@ def test_a_device_that_is_much_slower_than_usual_steps_back_and_returns_on_trial
     assert ladder.reasons() == []
 
 
+def test_runs_that_were_given_up_count_as_slow(ladder: Ladder) -> None:
+    run(ladder, QUICK_S)
+    for _ in range(SLOW_RUNS):
+        assert name_of_best(ladder) == "hailo"
+        ladder.gave_up(ladder.rungs[0], 1, 100 * QUICK_S)
+    assert name_of_best(ladder) == "onnx"
+
+
 def test_a_busy_processor_and_other_models_do_not_make_a_device_slow(ladder: Ladder) -> None:
     """The processor would be quicker for so small a model, at any time."""
     run(ladder, QUICK_S)
