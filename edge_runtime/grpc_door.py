@@ -35,6 +35,7 @@ TELL_AFTER_S: Final = 1.0  # of a passed-on connection's life
 HANDSHAKES_S: Final = 0.2  # for those that the old socket has answered and not finished
 AGAIN_S: Final = 1.0  # after the server could not be made
 CHUNK: Final = 256 * 1024
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 (a name, nothing is bound here)
 
 _FRAME_HEADER: Final = 9
 _HEADERS, _PUSH_PROMISE, _CONTINUATION = 0x1, 0x5, 0x9
@@ -68,7 +69,7 @@ class TcpAddress:
     def __init__(self, address: str, port: int, inner: Path) -> None:
         tcp_listener(address, port).close()  # which a socket that shares its port does not find out
         self.inner = inner
-        self.socket = tcp_listener(address, port, may_share=True)
+        self.socket = tcp_listener(_as_grpc_binds(address), port, may_share=True)
         self._name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
     def bind(self, server: grpc.aio.Server) -> None:
@@ -159,35 +160,50 @@ class GrpcDoor:
         self._opening = loop.create_task(self._open())
 
     async def _open(self) -> None:
-        """Make the server, let it take over, and pass on who came before."""
+        """Let the server take over, and pass on who came before; or try again in a moment."""
+        try:
+            self._server = await self._serve()
+        except Exception as error:  # who waits goes on waiting
+            is_unexpected = not isinstance(error, Conflict)
+            logger.error("gRPC cannot be served: %s", error, exc_info=is_unexpected)
+            if not self._is_stopping:
+                self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._watch)
+            return
+        if self._server is None:
+            return
+        self._pass_on()
+        is_empty = False
+        while not (is_empty or self._is_stopping):
+            await asyncio.sleep(HANDSHAKES_S)
+            is_empty = self._pass_on()
+        self._address.socket.close()
+
+    async def _serve(self) -> grpc.aio.Server | None:
+        """Make the server and give it the address; None when it is not wanted any more."""
         make = await asyncio.to_thread(self._load)
         if self._is_stopping:
-            return
+            return None
         self._address.inner.unlink(missing_ok=True)
         server = make()
         try:
             self._address.bind(server)
             await server.start()
-        except Conflict as error:
-            logger.error("gRPC cannot be served: %s", error.message)
+            self._address.hand_over()
+        except BaseException:
             await server.stop(0)
-            self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._watch)
-            return
-        self._server = server
-        self._address.hand_over()
-        self._pass_on()
-        await asyncio.sleep(HANDSHAKES_S)
-        self._pass_on()
-        self._address.socket.close()
+            raise
+        return server
 
-    def _pass_on(self) -> None:
-        """Pass on everybody who waits."""
+    def _pass_on(self) -> bool:
+        """Pass on everybody who waits; False when somebody is left, for want of descriptors."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 connection, _ = self._address.socket.accept()
-            except OSError:  # nobody waits any more, or there are no descriptors left
-                return
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
             connection.setblocking(False)
             task = loop.create_task(pass_on(connection, self._address.inner))
             self._passed_on.add(task)
@@ -251,6 +267,23 @@ async def _carry_and_tell(reader: asyncio.StreamReader, writer: asyncio.StreamWr
         is_block = kind in (_HEADERS, _PUSH_PROMISE, _CONTINUATION)
         may_tell = not is_block or bool(flags & _END_HEADERS)
     await _carry(reader, writer)
+
+
+def _as_grpc_binds(address: str) -> str:
+    """Return an IPv4 address within IPv6, where the machine has that: groups are of one family."""
+    if ":" in address or not _has_ipv6():
+        return address
+    return "::" if address == ANY_IPV4 else f"::ffff:{address}"
+
+
+def _has_ipv6() -> bool:
+    """Tell whether gRPC takes this for a machine with IPv6: it looks for the loopback address."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _add(server: grpc.aio.Server, where: str) -> None:

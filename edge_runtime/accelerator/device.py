@@ -105,7 +105,8 @@ class HailoAccelerator:
         self._hello: asyncio.Future[Mapping[str, Any]]
         self._loading: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._loading_since = 0.0
-        self._runs = Runs(self._send, self._read, self._hangs, self._is_loading, Counts())
+        self._loaded_at = -inf
+        self._runs = Runs(self._send, self._read, self._hangs, self._held_until, Counts())
         self._lost = asyncio.Event()
         self._settled = asyncio.Event()
         self._breaker = Breaker()
@@ -370,7 +371,7 @@ class HailoAccelerator:
             self._fault = ""
 
     async def _probe(self) -> bool:
-        """Run zeros; False when that took much longer than such a run does."""
+        """Run zeros; False when that took much longer than such a run does, or was refused."""
         model = next((m for m in self._models.values() if m.is_loaded), None)
         if model is None:
             return True
@@ -378,7 +379,7 @@ class HailoAccelerator:
         try:
             return is_in_pace(await model.probe(), usual_s)
         except AcceleratorFault:
-            return True
+            return False
 
     # Models on it.
 
@@ -439,6 +440,7 @@ class HailoAccelerator:
             raise AcceleratorFault(self._why) from None
         finally:
             del self._loading[model.number]
+            self._loaded_at = self._loop.time()
 
     def _not_loaded(
         self, model: AcceleratorModel, variant: Variant, answer: Mapping[str, Any]
@@ -474,8 +476,9 @@ class HailoAccelerator:
         anywhere = [v for v in model.variants if not v.target or not self.architecture]
         return next(iter([*exact, *anywhere]), None)
 
-    def _is_loading(self) -> bool:
-        return bool(self._loading)
+    def _held_until(self) -> float:
+        """Return when the host has last taken in a model; inf while it does."""
+        return inf if self._loading else self._loaded_at
 
     # Failures.
 

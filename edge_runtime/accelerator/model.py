@@ -83,6 +83,7 @@ class AcceleratorModel:
         inputs, outputs = (_fields(s, signature) for s in (signature.inputs, signature.outputs))
         self.slots = Slots(inputs, outputs, rows, SLOTS)
         self.times = RunTimes()
+        self.has_run = False  # since it was put on; the first run also sets the device up
         self.asked_at = asked_at
         self.is_pinned = is_pinned
         self.failed_loads = 0
@@ -125,6 +126,7 @@ class AcceleratorModel:
             list(range(self.slots.count)),
         )
         self._problem = ""
+        self.has_run = False
         self.failed_loads = 0
         self.retry_at = None
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from edge_runtime.accelerator import wire
 from edge_runtime.accelerator.model import AcceleratorModel, Slot
+from edge_runtime.accelerator.runtimes import FIRST_LIMIT_S
 from edge_runtime.backends.base import AcceleratorFault, TooSlow
 
 LATE_S: Final = 0.05  # of this process; the device is given GRACE of the limit then
@@ -56,7 +57,6 @@ class Run:
     limit_s: float
     due_at: float
     typical_s: float
-    is_disturbed: bool
     excuses: int = 0
     timer: asyncio.TimerHandle | None = None
 
@@ -70,8 +70,8 @@ class Runs:
     """Sends runs to the host and hands their ends to whoever waits.
 
     send: gives a message to the host, or raises AcceleratorFault and has ended it; read: takes in
-    what the host has said; hangs: told, in a sentence, when a run does; is_held: whether the host
-    is taking in a model.
+    what the host has said; hangs: told, in a sentence, when a run does; held_until: when the host
+    last finished taking in a model, on the loop's clock, inf while it takes one in.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Runs:
         send: Callable[[bytes], None],
         read: Callable[[], None],
         hangs: Callable[[str], None],
-        is_held: Callable[[], bool],
+        held_until: Callable[[], float],
         counts: Counts,
     ) -> None:
         self._send = send
         self._read = read
         self._hangs = hangs
-        self._is_held = is_held
+        self._held_until = held_until
         self.counts = counts
         self._numbers = itertools.count(1)
         self._under_way: dict[int, Run] = {}
@@ -100,8 +100,8 @@ class Runs:
         job = next(self._numbers)
         self._send(wire.RUN + wire.RUN_BODY.pack(job, model.number, slot.number, rows))
         now = loop.time()
-        typical_s = model.times.typical_s(rows)
-        alone_s = model.times.limit_s(rows)
+        alone_s = model.times.limit_s(rows) if model.has_run else FIRST_LIMIT_S
+        typical_s = model.times.typical_s(rows) or alone_s
         limit_s = alone_s + sum(each.typical_s for each in self._under_way.values())
         run = Run(
             model,
@@ -113,7 +113,6 @@ class Runs:
             limit_s,
             now + limit_s,
             typical_s,
-            self._is_held(),
         )
         self._under_way[job] = run
         self._look_later(job, run, now + _FIRST_LOOK * limit_s)
@@ -135,8 +134,9 @@ class Runs:
         if run is None:
             return
         self.counts.runs += 1
+        run.model.has_run = True
         device_s = min(taken_ns / 1e9, asyncio.get_running_loop().time() - run.sent_at)
-        if not (run.is_disturbed or self._is_held()):
+        if self._held_until() <= run.sent_at:
             run.model.times.saw(run.rows, device_s)
         if run.future.done():
             run.slot.release()
@@ -187,11 +187,11 @@ class Runs:
             run.due_at = max(run.due_at, now + GRACE * run.limit_s)
         if now >= run.due_at:
             latest = run.sent_at + PATIENCE * run.limit_s
-            if self._is_held():
-                run.is_disturbed = True
+            held_until = min(now, self._held_until())
+            if now < held_until + run.limit_s:
                 held = "a model that is being put on the device keeps it"
                 self._give_up(run, AcceleratorFault(held))
-                run.due_at = now + run.limit_s
+                run.due_at = held_until + run.limit_s
             elif now < (hangs_at := min(self._ended_at + run.alone_s, latest)):
                 waited_s = now - run.sent_at
                 self._give_up(run, TooSlow("the device has become slow", waited_s))

@@ -246,7 +246,7 @@ class Engine:
 
     def _is_busy(self, key: Key) -> bool:
         runner = self._runners.get(key)
-        return runner is not None and bool(runner.queued or runner.running)
+        return runner is not None and not runner.is_idle
 
     async def _close(self, runner: ModelRunner) -> None:
         try:

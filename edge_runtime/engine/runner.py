@@ -137,6 +137,11 @@ class ModelRunner:
         return self._running
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for it, nor is computed."""
+        return not (self._queue or self._running or self._beside)
+
+    @property
     def work_ahead_s(self) -> float:
         """Seconds of work queued, plus half of what is running."""
         return (self._queued_rows + 0.5 * self._running_rows) * self.service.row_s
@@ -232,7 +237,7 @@ class ModelRunner:
         self._is_closing = True
         try:
             async with asyncio.timeout(drain_s):
-                while self._queue or self._running or self._beside:
+                while not self.is_idle:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -566,7 +571,7 @@ class ModelRunner:
             self.stats.expired += 1
 
     def _check_idle(self) -> None:
-        if not (self._queue or self._running or self._beside):
+        if self.is_idle:
             self._idle.set()
 
     def _nothing_left(self) -> Unavailable:

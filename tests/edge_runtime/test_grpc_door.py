@@ -9,7 +9,7 @@ import stat
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import grpc
@@ -22,6 +22,7 @@ from edge_runtime.errors import Conflict
 from edge_runtime.grpc_door import GOAWAY, Address, GrpcDoor, Make, TcpAddress, UnixAddress, pass_on
 from edge_runtime.protocol.grpc_client import OipClient
 from edge_runtime.protocol.service import Limits
+from tests.edge_runtime.engine.gate import until
 
 METHOD = "/echo/Echo"
 STREAM = "/echo/Stream"
@@ -162,6 +163,28 @@ async def test_a_long_stream_goes_on_through_the_door(
         await stream.done_writing()
 
 
+@pytest.mark.parametrize("where", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+async def test_newcomers_are_the_server_s_once_it_has_the_address(
+    tmp_path: Path, echo: Echo, where: str
+) -> None:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where, where)
+    port = free_port()
+    address = TcpAddress(where, port, tmp_path / "inner.sock")
+    address.socket.listen()
+    server = maker(echo)()()
+    address.bind(server)
+    await server.start()
+    address.hand_over()
+    try:
+        with closing(address.socket), ExitStack() as clients:
+            for _ in range(50):
+                clients.enter_context(socket.create_connection((host, port), timeout=5))
+            with pytest.raises(BlockingIOError):
+                address.socket.accept()
+    finally:
+        await server.stop(0)
+
+
 async def test_no_newcomer_is_turned_away_while_the_server_takes_over(
     tmp_path: Path, echo: Echo
 ) -> None:
@@ -242,24 +265,86 @@ async def test_the_sockets_are_for_this_user_before_and_after(tmp_path: Path, ec
         assert os.listdir(tmp_path) == [path.name]  # noqa: PTH208 (a look, as the loop's own)
 
 
+@pytest.mark.parametrize("error", [Conflict, OSError])
+@pytest.mark.parametrize("step", ["load", "bind", "hand_over"])
 async def test_a_server_that_cannot_be_made_now_is_made_later(
-    tmp_path: Path, echo: Echo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    echo: Echo,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+    error: type[Exception],
 ) -> None:
     monkeypatch.setattr(grpc_door, "AGAIN_S", 0.1)
     address = UnixAddress(tmp_path / "door.sock")
-    bind, tries = address.bind, []
-
-    def fails_once(server: grpc.aio.Server) -> None:
-        tries.append(server)
-        if len(tries) == 1:
-            raise Conflict("it is taken")
-        bind(server)
-
-    monkeypatch.setattr(address, "bind", fails_once)
-    async with opened(address, echo), channel(f"unix:{tmp_path}/door.sock") as client:
+    door = GrpcDoor(address, maker(echo), 5.0)
+    tries = fails_once(monkeypatch, door if step == "load" else address, step, error)
+    door.start()
+    async with channel(f"unix:{tmp_path}/door.sock") as client:
         assert await client.unary_unary(METHOD)(b"x", timeout=10) == b"x"
+    await door.stop()
     assert len(tries) == 2
-    assert "gRPC cannot be served: it is taken" in caplog.text
+    assert "gRPC cannot be served: not now" in caplog.text
+    assert os.listdir(tmp_path) == ["door.sock"]  # noqa: PTH208 (a look, as the loop's own)
+
+
+async def test_it_stops_although_its_server_cannot_be_made(
+    tmp_path: Path, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_door, "AGAIN_S", 0.01)
+    address = UnixAddress(tmp_path / "door.sock")
+    door = GrpcDoor(address, maker(echo), 5.0)
+    tries = fails_once(monkeypatch, address, "bind", Conflict)
+    door.start()
+    async with channel(f"unix:{tmp_path}/door.sock") as client:
+        asking = asyncio.ensure_future(client.unary_unary(METHOD)(b"x", timeout=5))
+        await until(lambda: door._opening is not None)
+        await door.stop()
+        await asyncio.sleep(0.1)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await asking
+    assert (door.is_open, len(tries)) == (False, 1)
+
+
+async def test_who_waits_is_passed_on_once_there_are_descriptors(
+    address: tuple[Address, str], echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = address[0].socket
+    refused: list[int] = []
+
+    class Full:
+        """The socket, in a process that has no descriptors for a while."""
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if len(refused) < 4:
+                refused.append(1)
+                raise OSError(24, "Too many open files")
+            return where.accept()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(where, name)
+
+    monkeypatch.setattr(address[0], "socket", Full())
+    async with opened(address[0], echo), channel(address[1]) as client:
+        assert await client.unary_unary(METHOD)(b"x", timeout=10) == b"x"
+    assert len(refused) == 4
+
+
+def fails_once(
+    monkeypatch: pytest.MonkeyPatch, owner: Address | GrpcDoor, step: str, error: type[Exception]
+) -> list[int]:
+    """Let a step of opening fail the first time; return a list that grows with every try."""
+    name = "_load" if step == "load" else step
+    does, tries = getattr(owner, name), []
+
+    def fails(*args: object) -> object:
+        tries.append(1)
+        if len(tries) == 1:
+            raise error("not now")
+        return does(*args)
+
+    monkeypatch.setattr(owner, name, fails)
+    return tries
 
 
 def frame(kind: int, flags: int, body: bytes) -> bytes:

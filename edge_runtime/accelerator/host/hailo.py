@@ -216,7 +216,15 @@ class _Buffers:
 class _Turns:
     """When the latest batch ended: those that waited for it on the device begin no earlier."""
 
-    ended_ns = 0
+    def __init__(self) -> None:
+        self._ended_ns = 0
+        self._lock = threading.Lock()
+
+    def end(self, began_ns: int) -> int:
+        """End a batch that was sent then; return the nanoseconds that it took."""
+        with self._lock:
+            before, self._ended_ns = self._ended_ns, time.perf_counter_ns()
+            return self._ended_ns - max(began_ns, before)
 
 
 class _Batch:
@@ -264,10 +272,7 @@ class _Batch:
         self.is_over = True
         if not self._status:
             self._buffers.decode(self._rows)
-        now = time.perf_counter_ns()
-        taken = now - max(self._began, self._turns.ended_ns)
-        self._turns.ended_ns = now
-        self._done(self._job, self._status, taken, self._text)
+        self._done(self._job, self._status, self._turns.end(self._began), self._text)
 
 
 def _stream(model: Any, name: str, is_input: bool) -> Stream:

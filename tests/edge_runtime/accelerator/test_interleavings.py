@@ -11,6 +11,7 @@ import pytest
 from edge_runtime.accelerator import wire
 from edge_runtime.accelerator.device import OPEN_S
 from edge_runtime.accelerator.model import SLOTS
+from edge_runtime.accelerator.runtimes import FIRST_LIMIT_S
 from edge_runtime.backends.base import AcceleratorFault
 from edge_runtime.engine.source import Variant
 from edge_runtime.errors import Corrupt, InvalidInput, Unsupported
@@ -140,6 +141,45 @@ def test_while_a_model_is_loaded_no_run_of_another_is_held_against_the_device(
     bench.ask(first, 3)
     assert bench.accelerator.counts.faults == {}
     assert first.times.limit_s(1) < 1.0  # what the load took is not the model's pace
+
+
+def test_a_run_that_waited_for_a_load_has_its_whole_time_afterwards(bench: Bench) -> None:
+    first = bench.open()
+    for _ in range(30):
+        bench.ask(first)
+    limit_s = first.times.limit_s(1)
+    bench.plan.load_s = 1.75 * limit_s  # it ends between two looks
+    opening = bench.loop.create_task(bench.accelerator.open(source("other"), SIGNATURE))
+    bench.loop.live(0.01)
+    bench.plan.row_s = 0.9 * limit_s
+    waiting = bench.asking(first)
+    bench.until(opening.done)
+    bench.loop.live(limit_s)
+    assert isinstance(waiting.exception(), AcceleratorFault)
+    assert bench.accelerator.counts.faults == {}
+    assert is_whole(first)
+
+
+def test_the_first_run_after_a_load_sets_the_device_up_and_may_take_long(bench: Bench) -> None:
+    model = bench.open()
+    for _ in range(30):
+        bench.ask(model)
+    bench.plan.by_model[model.number] = 8
+    bench.plan.run = [62]
+    lost = bench.asking(model)
+    bench.until(lost.done)
+    assert isinstance(lost.exception(), AcceleratorFault)
+    other = bench.open("other")
+    bench.until(lambda: not other.why, 10.0)
+    bench.plan.by_model.clear()
+    while not model.is_loaded:
+        bench.ask(other)  # no need to probe
+        bench.loop.live(0.1)
+    bench.plan.row_s = FIRST_LIMIT_S - 0.1
+    asked = [bench.asking(model), bench.asking(model)]
+    bench.until(lambda: all(task.done() for task in asked))
+    assert [task.exception() for task in asked] == [None, None]
+    assert bench.accelerator.counts.faults == {"status 62": 1, "load": 2}
 
 
 @pytest.mark.parametrize("fault", [8, "die"])

@@ -177,6 +177,7 @@ async def test_closing_waits_for_it_or_gives_it_up(bench: Callable[..., Bench]) 
     await until(lambda: not (runner.running or runner.queued))
     await asyncio.sleep(0.02)
     assert not closing.done()
+    assert not runner.is_idle
     made.processor.gate.set()
     assert value_of(await beside) == ("cpu", [[4.0]])
     await closing
