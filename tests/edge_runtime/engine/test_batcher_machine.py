@@ -330,6 +330,7 @@ class Bench:
         self.loop = SteppedLoop(self.clock)
         self.wrong: list[Exception] = []
         self.passed_over: list[Asked] = []
+        self.went_ahead: list[Asked] = []  # on the loop, of those who waited at the last rest
         self.loop.set_exception_handler(lambda _, context: self.wrong.append(unheard(context)))
         self.pool = SteppedPool()
         self.chip = Chip(self, setup.depth)
@@ -527,6 +528,7 @@ class Bench:
         self.went = self.going
         assert all(asked.taken or asked.task.done() for asked in self.passed_over)
         self.passed_over.clear()
+        self.went_ahead.clear()
         self.is_sound = True
 
     # What has to hold
@@ -606,8 +608,11 @@ class Bench:
                 self.passed_over.append(other)  # unless it is on its way to a thread
         if not is_inline:
             assert len(self.going) < self.workers, "too many at once"
-        if self.is_clean:
-            assert self.is_ready(width, waiting), "it should have waited for more"
+        if is_inline:
+            self.went_ahead += members
+        if self.is_clean:  # a batch on its way to a thread was taken before those beside it ran
+            with_others = waiting if is_inline else [*waiting, *self.went_ahead]
+            assert self.is_ready(width, with_others), "it should have waited for more"
             mine = [asked for asked in left if asked.width == width]
             if mine and not setup.quick:
                 following = min(mine, key=lambda asked: asked.rank(now))
@@ -923,6 +928,16 @@ def test_the_bucket_that_is_due_first_is_not_late() -> None:
         bench.pass_time(0.125)
         (held,) = bench.held()
         assert held.members == [hasty]
+
+
+def test_a_quick_batch_that_is_due_runs_while_one_before_it_is_on_its_way_to_a_thread() -> None:
+    with at_bench(quick=2, delay_s=0.3125) as bench:
+        bench.submit(rows=4)
+        quick, slow = bench.submit(rows=2, priority=3, seconds=0.5), bench.submit(rows=3)
+        bench.be_late(0.25)
+        bench.finish(bench.held()[0])
+        assert quick.task.result().rung == "cpu"
+        assert bench.held()[0].members == [slow]
 
 
 def test_a_quick_request_does_not_wait_behind_a_slow_one_that_has_left() -> None:
