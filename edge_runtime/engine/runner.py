@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Final
 
 from edge_runtime.backends.base import AcceleratorFault, Cancelled, TooSlow
@@ -221,10 +222,13 @@ class ModelRunner:
                 logger.debug("no warm-up for %s on %s: %s", self.model, rung.name, error)
                 return
             timing = computed.timing
-            seconds = timing.infer_ns / 1e9
-            is_slow = rows == 1 and seconds * self.options.max_batch_size > WARM_UP_S
+            seconds, thread_s = timing.infer_ns / 1e9, timing.thread_ns / 1e9
+            most_s = WARM_UP_S / self.options.max_batch_size if rows == 1 else inf
+            is_slow = seconds > most_s
+            if turn == 0 and 0 < thread_s <= most_s:
+                continue  # slow or not, that may be a busy processor: the next will tell
             if turn > 0 or is_slow:  # the first run also allocates and says little of the next
-                rung.service.saw(work.rows, seconds, timing.thread_ns / 1e9)
+                rung.service.saw(work.rows, seconds, thread_s)
             if is_slow:
                 return
 

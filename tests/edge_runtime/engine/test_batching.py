@@ -393,15 +393,33 @@ async def test_warming_up_learns_the_service_time_of_one_row_and_of_a_batch(
 
 
 async def test_warming_up_ends_early_for_a_model_too_slow_for_it(serve: Serve) -> None:
-    backend = GateBackend(is_open=False)
+    def compute(x: Floats) -> Floats:
+        until_s = time.thread_time() + 0.002  # more than 0.5 ms a row
+        while time.thread_time() < until_s:
+            pass
+        return doubled(x)
+
+    backend = GateBackend(compute)
     runner = serve(backend, max_batch_size=1000)
-    warming = asyncio.create_task(runner.warm_up())
-    await until(lambda: backend.rows == [1])
-    await asyncio.sleep(0.002)  # makes this run slower than 0.5 ms a row
-    backend.gate.set()
-    await warming
+    await runner.warm_up()
     assert backend.rows == [1]
     assert runner.service.estimate(1) > 0.0005
+
+
+@pytest.mark.parametrize(("slow_runs", "rows"), [(1, [1, 1, 1, 20]), (2, [1, 1])])
+async def test_a_first_run_that_waits_for_the_processor_does_not_make_a_model_slow(
+    serve: Serve, slow_runs: int, rows: list[int]
+) -> None:
+    def compute(x: Floats) -> Floats:
+        if len(backend.rows) <= slow_runs:
+            time.sleep(0.05)
+        return doubled(x)
+
+    backend = GateBackend(compute)
+    runner = serve(backend, max_batch_size=20)
+    await runner.warm_up()
+    assert backend.rows == rows
+    assert (runner.service.estimate(1) > 0.04) == (slow_runs == 2)
 
 
 async def test_a_model_that_refuses_zeros_starts_cold(serve: Serve) -> None:
