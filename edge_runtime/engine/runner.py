@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import Final
 
 from edge_runtime.backends.base import AcceleratorFault, Cancelled, TooSlow
@@ -44,6 +43,7 @@ from policies.admission import QueueState, Refused, admit
 
 logger = logging.getLogger(__name__)
 
+WARM_UP_RUNS: Final = 3
 WARM_UP_S: Final = 0.5  # loading a slow model must not take seconds more
 ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
 
@@ -208,29 +208,44 @@ class ModelRunner:
                 await self._warm_up(rung)
 
     async def _warm_up(self, rung: Rung) -> None:
-        for turn, rows in enumerate((1, 1, 1, self.options.max_batch_size)):
-            work = sample_work(self.ladder.signature, rows)
-            if work is None:
-                return
-            batch = Batch([])
-            try:
-                computed = await rung.compute(batch, [work])
-            except asyncio.CancelledError:
-                batch.abandon()
-                raise
-            except (InvalidInput, AcceleratorFault) as error:
-                logger.debug("no warm-up for %s on %s: %s", self.model, rung.name, error)
-                return
-            timing = computed.timing
-            seconds, thread_s = timing.infer_ns / 1e9, timing.thread_ns / 1e9
-            most_s = WARM_UP_S / self.options.max_batch_size if rows == 1 else inf
-            is_slow = seconds > most_s
-            if turn == 0 and 0 < thread_s <= most_s:
-                continue  # slow or not, that may be a busy processor: the next will tell
-            if turn > 0 or is_slow:  # the first run also allocates and says little of the next
-                rung.service.saw(work.rows, seconds, thread_s)
-            if is_slow:
-                return
+        most_s = WARM_UP_S / self.options.max_batch_size
+        single = await self._quickest(rung, 1, lambda run: _work_s(run) > most_s)
+        if single is not None and single.infer_ns / 1e9 <= most_s:
+            await self._quickest(rung, self.options.max_batch_size, _was_undisturbed)
+
+    async def _quickest(
+        self, rung: Rung, rows: int, is_enough: Callable[[Timing], bool]
+    ) -> Timing | None:
+        """Learn from the quickest of some runs of zeros; None when the model takes none.
+
+        The first also allocates, and any may wait for a processor that others keep busy.
+        """
+        runs: list[Timing] = []
+        while not runs or (len(runs) < WARM_UP_RUNS and not is_enough(runs[-1])):
+            run = await self._try(rung, rows)
+            if run is None:
+                return None
+            runs.append(run)
+        found = min(runs, key=lambda run: run.infer_ns)
+        rows = rows if self.ladder.signature.is_batched else 1
+        rung.service.saw(rows, found.infer_ns / 1e9, found.thread_ns / 1e9)
+        return found
+
+    async def _try(self, rung: Rung, rows: int) -> Timing | None:
+        """Run so many rows of zeros; None when the model does not take them."""
+        work = sample_work(self.ladder.signature, rows)
+        if work is None:
+            return None
+        batch = Batch([])
+        try:
+            computed = await rung.compute(batch, [work])
+        except asyncio.CancelledError:
+            batch.abandon()
+            raise
+        except (InvalidInput, AcceleratorFault) as error:
+            logger.debug("no warm-up for %s on %s: %s", self.model, rung.name, error)
+            return None
+        return computed.timing
 
     async def close(self, drain_s: float, abort_s: float = ABORT_S) -> None:
         """Refuse new requests, finish the accepted ones within drain_s, free the model.
@@ -588,3 +603,12 @@ class ModelRunner:
         return DeadlineExceeded(
             f"the deadline passed before model '{self.model}' could answer", field="timeout"
         )
+
+
+def _work_s(run: Timing) -> float:
+    """Return what a run took of a processor where that is known, its time elsewhere."""
+    return (run.thread_ns or run.infer_ns) / 1e9
+
+
+def _was_undisturbed(run: Timing) -> bool:
+    return run.infer_ns / 1e9 <= 2 * _work_s(run)
