@@ -32,11 +32,15 @@ class Cancelled(Exception):
 
 
 class Backend(Protocol):
-    """A loaded model. platform and name are what the protocol's metadata reports."""
+    """A loaded model. platform and name are what the protocol's metadata reports.
+
+    is_data_dependent: how much it computes may depend on values, not on shapes alone.
+    """
 
     name: str
     platform: str
     signature: Signature
+    is_data_dependent: bool
 
     def prepare(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Run:
         """Return an execution over these inputs that yields the named outputs in order."""

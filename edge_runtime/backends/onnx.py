@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_runtime.backends.base import BackendOptions, Cancelled
+from edge_runtime.backends.onnx_operators import is_data_dependent
 from edge_runtime.backends.ort import onnxruntime as ort
 from edge_runtime.errors import Corrupt, InvalidInput, Unsupported
 from edge_runtime.protocol.binary import as_bytes, bytes_array
@@ -55,6 +56,7 @@ class OnnxBackend:
             tuple(_spec(node, source) for node in session.get_inputs()),
             tuple(_spec(node, source) for node in session.get_outputs()),
         )
+        self.is_data_dependent = is_data_dependent(source)
         self.providers: Sequence[str] = session.get_providers()
         specs = (*self.signature.inputs, *self.signature.outputs)
         self._needs_ort_values = any(spec.datatype == BF16 for spec in specs)

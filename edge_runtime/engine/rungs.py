@@ -40,7 +40,7 @@ class ProcessorRung:
     def __init__(self, name: str, backend: Backend, pool: Executor, pool_size: int) -> None:
         self.name = name
         self.backend = backend
-        self.service = ServiceTimes(has_fixed_rows=_has_fixed_rows(backend.signature))
+        self.service = ServiceTimes(has_fixed_rows=_has_fixed_rows(backend))
         self._pool = pool
         self._pool_size = pool_size
 
@@ -220,9 +220,10 @@ class Ladder:
             raise ExceptionGroup("rungs that cannot be closed", errors)
 
 
-def _has_fixed_rows(signature: Signature) -> bool:
-    """Tell whether every row of a batch is the same amount of work, as far as shapes say."""
+def _has_fixed_rows(backend: Backend) -> bool:
+    """Tell whether every row of a batch is the same amount of work."""
+    signature = backend.signature
     inner = (
         dim for spec in signature.inputs for dim in spec.shape[1 if signature.is_batched else 0 :]
     )
-    return all(dim != ANY_DIM for dim in inner)
+    return not backend.is_data_dependent and all(dim != ANY_DIM for dim in inner)

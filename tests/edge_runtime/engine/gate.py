@@ -30,6 +30,7 @@ class GateBackend:
 
     name = "gate"
     platform = "test"
+    is_data_dependent = False
 
     def __init__(
         self,

@@ -245,6 +245,7 @@ class Cpu:
 
     name = "stepped"
     platform = "test"
+    is_data_dependent = False
     signature = SIGNATURE
 
     def __init__(self, bench: Bench) -> None:

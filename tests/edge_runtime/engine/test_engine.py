@@ -12,7 +12,14 @@ import pytest
 
 from edge_runtime.backends.base import Backend, BackendOptions
 from edge_runtime.engine import Engine, EngineOptions, ModelOptions, ModelSource, model_options
-from edge_runtime.errors import Corrupt, InvalidInput, NotFound, Unavailable, Unsupported
+from edge_runtime.errors import (
+    Corrupt,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 from tests.edge_runtime import onnx_models
 from tests.edge_runtime.engine.gate import GateBackend, later, request, until
 
@@ -104,6 +111,21 @@ async def test_a_real_run_that_nobody_waits_for_gives_its_worker_back(tmp_path: 
     endless.cancel()
     (answer,) = await runner.infer(request([3.0]), deadline=later())
     assert answer.data.tolist() == [[3.0]]
+    await engine.close()
+
+
+async def test_a_loop_that_is_quick_for_zeros_never_keeps_others_waiting(tmp_path: Path) -> None:
+    path = onnx_models.loop(tmp_path / "m.onnx")
+    engine = Engine(EngineOptions(threads=2))
+    await engine.load(ModelSource.of("m", "1", path, "onnx", ModelOptions()))
+    engine.runner("m", "1").service.saw(1, 1e-5)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    asked = asyncio.create_task(engine.infer(request([1e9]), "1", deadline=later(0.3)))
+    await asyncio.sleep(0.01)
+    assert loop.time() - began < 0.3
+    with pytest.raises(DeadlineExceeded):
+        await asked
     await engine.close()
 
 

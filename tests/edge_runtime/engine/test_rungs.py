@@ -26,6 +26,7 @@ class Device:
 
     name = "device"
     platform = "test"
+    is_data_dependent = False
     depth = 2
     why = ""
 
