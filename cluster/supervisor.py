@@ -4,10 +4,10 @@ The runtime is started when none answers on its socket, and started again when i
 that happens to Ray ever touches it. The raylet is started when the head can be reached, and
 started again when it ends: a raylet that the head has declared dead ends by itself when it hears
 of it and does not come back (it has to be a new one), and one that stands still (SIGSTOP) past
-that point is ended here. So is one whose head is gone, which the head's machine says by refusing
-connections (a cut link says nothing): the next head begins a new cluster, and a raylet of the old
-one takes up to half a minute to find that out. Labels go along with each start. Pauses between
-attempts grow, with jitter, so that a thousand boxes do not come back in the same moment.
+that point is ended here. So is one whose head is gone (`head_watch`): the next head begins a new
+cluster, and a raylet of the old one takes up to half a minute to find that out. Labels go along
+with each start. Pauses between attempts grow, with jitter, so that a thousand boxes do not come
+back in the same moment.
 
 One supervisor a home. What it does stands in `edge-run/node.json`; one that was killed is
 replaced by another, which takes over what still runs.
@@ -33,6 +33,7 @@ from typing import Final
 import psutil
 import yaml
 
+from cluster import head_watch
 from cluster.config import Settings
 from cluster.home import Home
 from cluster.nodes import (
@@ -55,8 +56,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.5
 FROZEN_S: Final = 5.0  # that a raylet may stand still
-GONE_S: Final = 4.0  # that the head's machine may refuse connections
-ASK_HEAD_EVERY_S: Final = 2.0
 LASTED_S: Final = 30.0  # what has run so long did not fail at the start
 CONNECT_S: Final = 2.0
 RUNTIME_STOP_S: Final = 40.0
@@ -188,7 +187,7 @@ class NodeSupervisor:
         attempts = 0
         while True:
             try:
-                await self._call_head()
+                await head_watch.call(*self._head())
             except (OSError, TimeoutError):
                 if not attempts:
                     self._tell(f"the head does not answer at {gcs_address(self._settings)}")
@@ -197,31 +196,10 @@ class NodeSupervisor:
             else:
                 return
 
-    async def _await_no_head(self) -> None:
-        """Wait until the head's machine has refused connections for a while."""
-        refused_since: float | None = None
-        while True:
-            try:
-                await self._call_head()
-            except ConnectionRefusedError:
-                now = time.monotonic()
-                refused_since = now if refused_since is None else refused_since
-                if now - refused_since >= GONE_S:
-                    return
-            except (OSError, TimeoutError):
-                refused_since = None
-            else:
-                refused_since = None
-            await asyncio.sleep(ASK_HEAD_EVERY_S)
-
-    async def _call_head(self) -> None:
-        """Connect to the head's port and hang up. Raises OSError, TimeoutError."""
+    def _head(self) -> tuple[str, int]:
+        """Return host and port of the head."""
         host, _, port = gcs_address(self._settings).rpartition(":")
-        async with asyncio.timeout(CONNECT_S):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        return host.strip("[]"), int(port)
 
     async def _join(self) -> bool:
         """Start a raylet; True when it has joined the head."""
@@ -271,7 +249,7 @@ class NodeSupervisor:
 
     async def _watch_raylet(self) -> None:
         """Return when the raylet has ended, has stood still for too long, or has lost its head."""
-        headless = asyncio.create_task(self._await_no_head())
+        headless = asyncio.create_task(head_watch.until_gone(*self._head()))
         try:
             await self._watch_process(self._raylet, headless)
         finally:
