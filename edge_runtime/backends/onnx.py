@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_runtime.backends.base import BackendOptions, Cancelled
-from edge_runtime.backends.onnx_operators import is_data_dependent
+from edge_runtime.backends.onnx_work import is_data_dependent
 from edge_runtime.backends.ort import onnxruntime as ort
 from edge_runtime.errors import Corrupt, InvalidInput, Unsupported
 from edge_runtime.protocol.binary import as_bytes, bytes_array

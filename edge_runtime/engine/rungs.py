@@ -20,6 +20,7 @@ from edge_runtime.backends.base import AcceleratorBackend, Backend, Cancelled
 from edge_runtime.engine.batch import Work, split, stack
 from edge_runtime.engine.jobs import Batch, Computed, Timing
 from edge_runtime.engine.times import ServiceTimes
+from edge_runtime.protocol.datatypes import BYTES
 from edge_runtime.protocol.types import ANY_DIM, Signature
 from policies.degradation import Pace, may_try, ran
 
@@ -226,4 +227,6 @@ def _has_fixed_rows(backend: Backend) -> bool:
     inner = (
         dim for spec in signature.inputs for dim in spec.shape[1 if signature.is_batched else 0 :]
     )
-    return not backend.is_data_dependent and all(dim != ANY_DIM for dim in inner)
+    is_free = any(dim == ANY_DIM for dim in inner)
+    is_text = any(spec.datatype == BYTES for spec in signature.inputs)  # of any length
+    return not (is_free or is_text or backend.is_data_dependent)

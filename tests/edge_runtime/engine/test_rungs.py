@@ -13,8 +13,9 @@ from edge_runtime.backends.onnx import load_onnx
 from edge_runtime.engine.batch import check
 from edge_runtime.engine.jobs import Batch, Timing
 from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung
-from edge_runtime.protocol.types import Array, Signature, Tensor
+from edge_runtime.protocol.types import Array, Signature, Tensor, TensorSpec
 from policies.degradation import FAST_RUNS, PROBE_EVERY_S, SLACK_S, SLOW_RUNS
+from tests.edge_runtime.engine.gate import GateBackend
 from tests.edge_runtime.onnx_models import linear
 
 QUICK_S = 0.002
@@ -26,7 +27,6 @@ class Device:
 
     name = "device"
     platform = "test"
-    is_data_dependent = False
     depth = 2
     why = ""
 
@@ -110,3 +110,24 @@ async def test_what_the_device_took_is_told_from_what_was_waited_for(ladder: Lad
     work = check(ladder.signature, [tensor], ())
     computed = await rung.compute(Batch([]), [work])
     assert computed.timing.device_ns == int(DEVICE_S * 1e9) < computed.timing.infer_ns
+
+
+@pytest.mark.parametrize(
+    ("spec", "is_data_dependent", "is_fixed"),
+    [
+        (TensorSpec("x", "FP32", (-1, 2)), False, True),
+        (TensorSpec("x", "FP32", (-1, 2)), True, False),
+        (TensorSpec("x", "FP32", (-1, -1)), False, False),
+        (TensorSpec("x", "BYTES", (-1, 1)), False, False),
+    ],
+    ids=["fixed", "loops", "free dimension", "texts"],
+)
+def test_only_what_takes_as_long_for_any_request_may_run_on_the_loop(
+    spec: TensorSpec, is_data_dependent: bool, is_fixed: bool
+) -> None:
+    backend = GateBackend(signature=Signature((spec,), (TensorSpec("y", "FP32", (-1, 1)),)))
+    backend.is_data_dependent = is_data_dependent
+    with ThreadPoolExecutor(1) as pool:
+        rung = ProcessorRung("onnx", backend, pool, 1)
+    rung.service.saw(1, QUICK_S / 100)
+    assert rung.service.is_quick(1) == is_fixed

@@ -9,19 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edge_runtime.backends.onnx_operators import is_data_dependent, operators
+from edge_runtime.backends.onnx_work import SIZES, is_data_dependent, read
 from tests.contract.models import write_models
 from tests.edge_runtime import onnx_models
 
 
-def test_they_are_those_that_the_graph_s_nodes_name(tmp_path: Path) -> None:
+def operators(path: Path) -> set[str]:
+    graph = read(path)
+    return {node.operator for node in (*graph.nodes, *graph.functions)}
+
+
+def test_the_graph_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
     for source in write_models(tmp_path):
         path = source.variants[0].path
         try:
-            model = onnx.load(path)
+            graph = onnx.load(path).graph
         except Exception:  # the suite has a file that is no model
             continue
-        assert operators(path) == {node.op_type for node in model.graph.node}
+        found = read(path)
+        assert [(n.operator, list(n.inputs), list(n.outputs)) for n in found.nodes] == [
+            (node.op_type, list(node.input), list(node.output)) for node in graph.node
+        ]
+        assert found.inputs == {value.name for value in graph.input}
+        assert is_data_dependent(path) == (source.model == "slow")
 
 
 def test_weights_are_passed_over(tmp_path: Path) -> None:
@@ -31,6 +41,38 @@ def test_weights_are_passed_over(tmp_path: Path) -> None:
     assert b"Loop" in path.read_bytes()
     assert operators(path) == {"MatMul"}
     assert not is_data_dependent(path)
+
+
+def sized(path: Path, nodes: list[onnx.NodeProto]) -> Path:
+    """A model with input x, [n, 2], and constant c."""
+    floats = [helper.make_tensor_value_info(name, 1, ["n", 2]) for name in ("x", "y")]
+    constant = helper.make_tensor("c", TensorProto.INT64, [2], [3, 3])
+    as_input = helper.make_tensor_value_info("c", TensorProto.INT64, [2])  # as older files have it
+    graph = helper.make_graph(nodes, "g", [floats[0], as_input], floats[1:], [constant])
+    onnx.save(helper.make_model(graph), path)
+    return path
+
+
+@pytest.mark.parametrize(("operator", "positions"), SIZES.items(), ids=list(SIZES))
+def test_a_size_that_an_input_s_values_give_depends_on_data(
+    operator: str, positions: tuple[int, ...], tmp_path: Path
+) -> None:
+    for position in positions:
+        for before, size, depends in (
+            ([("Cast", "x", "size")], "size", True),
+            ([("Cast", "x", "a"), ("Identity", "a", "size")], "size", True),
+            ([("Shape", "x", "size")], "size", False),
+            ([], "c", False),
+        ):
+            nodes = [helper.make_node(name, [takes], [gives]) for name, takes, gives in before]
+            inputs = [""] * position + [size]
+            nodes.append(helper.make_node(operator, inputs, ["y"]))
+            assert is_data_dependent(sized(tmp_path / "m.onnx", nodes)) == depends
+
+
+def test_the_size_of_what_is_only_made_larger_does_not(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Tile", ["x", "c"], ["y"])]
+    assert not is_data_dependent(sized(tmp_path / "m.onnx", nodes))
 
 
 def test_a_loop_depends_on_data(tmp_path: Path) -> None:
@@ -73,7 +115,7 @@ def test_what_cannot_be_read_may_depend_on_data(
         data = whole[: data % len(whole) or 1]
     path.write_bytes(data)
     try:
-        operators(path)
+        read(path)
     except ValueError:
         assert is_data_dependent(path)
 
