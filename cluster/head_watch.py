@@ -1,9 +1,9 @@
 """Whether the head that a node has joined is there, and still the same one.
 
 A raylet does not follow another head, and takes half a minute to find out that there is another. A
-connection that is held tells at once: a kernel closes those of a process that ends, and a machine
+connection that is held tells sooner: a kernel closes those of a process that ends, and a machine
 that was restarted answers probes of one that it does not know with a reset (RFC 9293, 3.10.7). A
-link that is cut ends no connection.
+link that is cut says nothing. Where it is cut just while the head is replaced, this may not notice.
 """
 
 from __future__ import annotations
@@ -64,8 +64,19 @@ async def _hold(host: str, port: int) -> None:
 
 
 async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first address that takes it; refused only if all of them refuse."""
+    error: OSError = ConnectionRefusedError()
     async with asyncio.timeout(CONNECT_S):
-        return await asyncio.open_connection(host, port)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for address in dict.fromkeys(str(where[0]) for *_, where in found):
+            try:
+                return await asyncio.open_connection(address, port)
+            except ConnectionRefusedError:
+                continue
+            except OSError as failed:
+                error = failed
+    raise error
 
 
 async def _hang_up(writer: asyncio.StreamWriter) -> None:

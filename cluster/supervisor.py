@@ -261,7 +261,7 @@ class NodeSupervisor:
     ) -> None:
         frozen_since: float | None = None
         while raylet is not None and is_running(raylet):
-            if headless.done():
+            if headless.done() and headless.exception() is None:
                 logger.warning("the head is gone, and a raylet does not follow another one")
                 return
             now = time.monotonic()

@@ -73,8 +73,8 @@ class TcpAddress:
         self._name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
     def bind(self, server: grpc.aio.Server) -> None:
-        _add(server, self._name)
         _add(server, f"unix:{self.inner}")
+        _add(server, self._name)  # last: it is in the group from then on
 
     def hand_over(self) -> None:
         """Send newcomers to the second socket of the group, which is the server's."""
@@ -190,6 +190,8 @@ class GrpcDoor:
             await server.start()
             self._address.hand_over()
         except BaseException:
+            with contextlib.suppress(Exception):
+                await server.start()  # one that was not started keeps its sockets
             await server.stop(0)
             raise
         return server

@@ -140,14 +140,19 @@ def ran(pace: Pace, rows: int, seconds: float, next_s: float) -> Pace:
     """
     is_unusual = not is_in_pace(seconds, pace.usual_s(rows))
     if is_unusual and 0 < next_s * SLOW_FACTOR < seconds - SLACK_S:
-        slow = pace.slow + 1
-        return replace(pace, is_out=pace.is_out or slow >= SLOW_RUNS, slow=slow, fast=0)
+        return gave_up(pace)
     fast = pace.fast + 1
     is_out = pace.is_out and fast < FAST_RUNS
     if is_unusual:
         return replace(pace, is_out=is_out, slow=0, fast=fast)
     run_s, row_s = _smoothed(pace.run_s, seconds), _smoothed(pace.row_s, seconds / rows)
     return replace(pace, is_out=is_out, run_s=run_s, row_s=row_s, slow=0, fast=fast)
+
+
+def gave_up(pace: Pace) -> Pace:
+    """Return the pace after a run that took too long, or that nobody waited for any longer."""
+    slow = pace.slow + 1
+    return replace(pace, is_out=pace.is_out or slow >= SLOW_RUNS, slow=slow, fast=0)
 
 
 def is_in_pace(seconds: float, usual_s: float) -> bool:

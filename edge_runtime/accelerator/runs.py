@@ -4,9 +4,10 @@ A run's limit grows with what was sent before it. Before it is said to hang, wha
 is read, and the time in which this process itself was held up does not count: a runtime that was
 stopped for a while must not blame the device.
 
-A run that is over its limit does not always hang. It may wait for a host that takes in a model, or
-for a device that has become slow and still ends one run after the other (PATIENCE limits at most).
-Then it is given up, to be computed elsewhere, and the device stays.
+A run that is over its limit does not always hang. It may wait for a host that takes in a model,
+for the first run of a model that was put on the device, which sets it up, or for a device that has
+become slow and still ends one run after the other (PATIENCE limits at most). Then it is given up,
+to be computed elsewhere, and the device stays.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from edge_runtime.accelerator import wire
@@ -45,7 +47,8 @@ class Counts:
 class Run:
     """A run under way; its future is done early when nobody waits for it any more.
 
-    alone_s, limit_s: after which it hangs, without and with what was sent before it.
+    alone_s, limit_s: after which it hangs, without and with what was sent before it; patient_until:
+    not before that, because it may set the device up.
     """
 
     model: AcceleratorModel
@@ -57,6 +60,7 @@ class Run:
     limit_s: float
     due_at: float
     typical_s: float
+    patient_until: float
     excuses: int = 0
     timer: asyncio.TimerHandle | None = None
 
@@ -89,7 +93,8 @@ class Runs:
         self.counts = counts
         self._numbers = itertools.count(1)
         self._under_way: dict[int, Run] = {}
-        self._ended_at = -float("inf")
+        self._ended_at = -inf
+        self._set_up_at = -inf
 
     async def run(self, model: AcceleratorModel, slot: Slot, rows: int) -> float:
         """Run a filled slot; return the seconds that the device took for it.
@@ -100,9 +105,12 @@ class Runs:
         job = next(self._numbers)
         self._send(wire.RUN + wire.RUN_BODY.pack(job, model.number, slot.number, rows))
         now = loop.time()
-        alone_s = model.times.limit_s(rows) if model.has_run else FIRST_LIMIT_S
+        alone_s = model.times.limit_s(rows)
         typical_s = model.times.typical_s(rows) or alone_s
         limit_s = alone_s + sum(each.typical_s for each in self._under_way.values())
+        is_first = not (
+            model.has_run or any(each.model is model for each in self._under_way.values())
+        )
         run = Run(
             model,
             slot,
@@ -113,6 +121,7 @@ class Runs:
             limit_s,
             now + limit_s,
             typical_s,
+            now + FIRST_LIMIT_S if is_first else -inf,
         )
         self._under_way[job] = run
         self._look_later(job, run, now + _FIRST_LOOK * limit_s)
@@ -163,6 +172,8 @@ class Runs:
         run = self._under_way.pop(job, None)
         if run is not None:
             self._ended_at = run.future.get_loop().time()
+            if run.patient_until > -inf:
+                self._set_up_at = self._ended_at
             if run.timer is not None:
                 run.timer.cancel()
         return run
@@ -186,15 +197,15 @@ class Runs:
             run.excuses += 1
             run.due_at = max(run.due_at, now + GRACE * run.limit_s)
         if now >= run.due_at:
-            latest = run.sent_at + PATIENCE * run.limit_s
+            patient_until = max(each.patient_until for each in self._under_way.values())
+            latest = max(run.sent_at, self._set_up_at) + PATIENCE * run.limit_s
             held_until = min(now, self._held_until())
             if now < held_until + run.limit_s:
                 held = "a model that is being put on the device keeps it"
                 self._give_up(run, AcceleratorFault(held))
                 run.due_at = held_until + run.limit_s
-            elif now < (hangs_at := min(self._ended_at + run.alone_s, latest)):
-                waited_s = now - run.sent_at
-                self._give_up(run, TooSlow("the device has become slow", waited_s))
+            elif now < (hangs_at := max(patient_until, min(self._ended_at + run.alone_s, latest))):
+                self._give_up(run, TooSlow("the device is slow"))
                 run.due_at = hangs_at
         if now < run.due_at:
             self._look_later(job, run, run.due_at)

@@ -56,11 +56,7 @@ class AcceleratorFault(Exception):
 
 
 class TooSlow(AcceleratorFault):
-    """A run was given up because it waited too long; the device is there. waited_s: how long."""
-
-    def __init__(self, why: str, waited_s: float) -> None:
-        super().__init__(why)
-        self.waited_s = waited_s
+    """A run was given up because it waited too long; the device is there."""
 
 
 class AcceleratorBackend(Protocol):

@@ -1,7 +1,8 @@
 """Whether an ONNX model's work depends on the values it is given, read from its bytes.
 
 What depends on shapes alone takes the same time for every request of a shape. A loop may turn as
-often as an input says, and an operator may make a tensor as large as one says.
+often as an input says, and an operator may make a tensor as large as one says, or look at as much
+of one as is not zero.
 
 The format is Protocol Buffers: fields with a number and a wire type (protobuf.dev, "Encoding"),
 with the numbers of onnx.proto. Weights are passed over unread.
@@ -15,29 +16,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# A Scan turns as often as its input is long.
 CONTROL_FLOW: Final = frozenset(
-    {"If", "Loop", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
+    {
+        "BeamSearch",
+        "GreedySearch",
+        "If",
+        "Loop",
+        "Sampling",
+        "Scan",  # for what may be in its body
+        "SequenceMap",
+        "WhisperBeamSearch",
+    }
 )
-# The inputs, by position, whose values say how large an output is.
+# The inputs, by position, whose values say how much there is to do; ONNX's operators and those of
+# ONNX Runtime's own domain.
 SIZES: Final[Mapping[str, tuple[int, ...]]] = {
     "AffineGrid": (1,),
     "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
     "Col2Im": (1, 2),
+    "Compress": (1,),
     "ConstantOfShape": (0,),
+    "ConvTransposeWithDynamicPads": (2,),
+    "CropAndResize": (1, 3),
     "DFT": (1,),
     "Expand": (1,),
+    "GRU": (4,),
+    "GroupQueryAttention": (5, 6),
     "HammingWindow": (0,),
     "HannWindow": (0,),
+    "LSTM": (4,),
+    "MaxRoiPool": (1,),
     "MaxUnpool": (2,),
     "MelWeightMatrix": (0, 1),
+    "NonMaxSuppression": (0, 1, 2),
+    "NonZero": (0,),
     "OneHot": (1,),
     "Pad": (1,),
+    "RNN": (4,),
     "Range": (0, 1, 2),
+    "RelativePositionBias": (1, 2),
     "Resize": (1, 2, 3),
+    "RoiAlign": (1,),
     "STFT": (1, 3),
+    "Slice": (1, 2, 4),
+    "Split": (1,),
+    "SplitToSequence": (1,),
+    "StringSplit": (0,),
     "Tile": (1, 2),
+    "TopK": (1,),
+    "Unique": (0,),
     "Upsample": (1,),
 }
 OF_SHAPES: Final = frozenset({"Shape", "Size"})  # what they give does not depend on values
@@ -77,14 +105,26 @@ def is_data_dependent(artifact: Path) -> bool:
         return True
     if any(node.operator in CONTROL_FLOW for node in (*graph.nodes, *graph.functions)):
         return True
-    given = set(graph.inputs)  # and what is computed from their values
-    for node in graph.nodes:
-        sizes = [node.inputs[at] for at in SIZES.get(node.operator, ()) if at < len(node.inputs)]
-        if given.intersection(sizes):
-            return True
-        if node.operator not in OF_SHAPES and given.intersection(node.inputs):
-            given.update(node.outputs)
-    return any(node.operator in SIZES for node in graph.functions)
+    given = _given(graph)
+    sizes = {
+        node.inputs[at]
+        for node in graph.nodes
+        for at in SIZES.get(node.operator, ())
+        if at < len(node.inputs)
+    }
+    return bool(given & sizes) or any(node.operator in SIZES for node in graph.functions)
+
+
+def _given(graph: Graph) -> set[str]:
+    """Return what holds values of the inputs, or what is computed from them."""
+    given = set(graph.inputs)
+    before = -1
+    while len(given) > before:  # nodes may stand in any order
+        before = len(given)
+        for node in graph.nodes:
+            if node.operator not in OF_SHAPES and given.intersection(node.inputs):
+                given.update(name for name in node.outputs if name)
+    return given
 
 
 def read(artifact: Path) -> Graph:
@@ -100,7 +140,10 @@ def read(artifact: Path) -> Graph:
         artifact.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
-        for part, begin, end in _fields(data, 0, len(data)):
+        parts = list(_fields(data, 0, len(data)))
+        if not any(part == _MODEL_GRAPH for part, _, _ in parts):
+            raise ValueError("there is no graph in it")
+        for part, begin, end in parts:
             if part == _MODEL_FUNCTIONS:
                 functions += _nodes(data, begin, end, _FUNCTION_NODES)
             elif part == _MODEL_GRAPH:
@@ -117,7 +160,7 @@ def _nodes(data: mmap.mmap, begin: int, end: int, number: int) -> Iterator[Node]
             if field in texts:
                 texts[field].append(data[at:until].decode("utf-8"))
         inputs, outputs = tuple(texts[_NODE_INPUTS]), tuple(texts[_NODE_OUTPUTS])
-        yield Node("".join(texts[_NODE_OPERATOR]), inputs, outputs)
+        yield Node("".join(texts[_NODE_OPERATOR][-1:]), inputs, outputs)
 
 
 def _names(data: mmap.mmap, begin: int, end: int, number: int, name: int) -> Iterator[str]:
@@ -151,6 +194,8 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]
             at += length
         else:
             raise ValueError(f"a field of wire type {kind}")
+        if at > end:
+            raise ValueError("a field ends behind what it is part of")
 
 
 def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:

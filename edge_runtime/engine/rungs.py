@@ -22,7 +22,7 @@ from edge_runtime.engine.jobs import Batch, Computed, Timing
 from edge_runtime.engine.times import ServiceTimes
 from edge_runtime.protocol.datatypes import BYTES
 from edge_runtime.protocol.types import ANY_DIM, Signature
-from policies.degradation import Pace, may_try, ran
+from policies.degradation import Pace, gave_up, may_try, ran
 
 logger = logging.getLogger(__name__)
 
@@ -183,21 +183,23 @@ class Ladder:
         """Learn from a run, and whether an accelerator is worth its place above the next rung."""
         rung.service.saw(rows, timing.infer_ns / 1e9, timing.thread_ns / 1e9)
         if isinstance(rung, AcceleratorRung):
-            self._judge(rung, rows, timing.device_ns / 1e9)
+            below = self._below(rung)
+            next_s = below[0].service.least(rows) if below else 0.0
+            self._pace(rung, ran(rung.pace, rows, timing.device_ns / 1e9, next_s))
 
-    def gave_up(self, rung: Rung, rows: int, waited_s: float) -> None:
-        """Learn from a run that an accelerator was too slow for: it took so long at least."""
-        if isinstance(rung, AcceleratorRung):
-            self._judge(rung, rows, waited_s)
+    def gave_up(self, rung: Rung) -> None:
+        """Learn that a run was given up because an accelerator was too slow for it."""
+        if isinstance(rung, AcceleratorRung) and self._below(rung):
+            self._pace(rung, gave_up(rung.pace))
 
-    def _judge(self, rung: AcceleratorRung, rows: int, seconds: float) -> None:
-        below = self.rungs[self.rungs.index(rung) + 1 :]
-        next_s = below[0].service.least(rows) if below else 0.0
-        before = rung.pace
-        rung.pace = ran(before, rows, seconds, next_s)
-        if rung.pace.is_out != before.is_out:
-            state = "much slower than usual" if rung.pace.is_out else "in pace again"
+    def _below(self, rung: Rung) -> Sequence[Rung]:
+        return self.rungs[self.rungs.index(rung) + 1 :]
+
+    def _pace(self, rung: AcceleratorRung, pace: Pace) -> None:
+        if pace.is_out != rung.pace.is_out:
+            state = "much slower than usual" if pace.is_out else "in pace again"
             logger.warning("%s is %s", rung.name, state)
+        rung.pace = pace
 
     def reasons(self) -> list[str]:
         """Return why rungs are missing or not available, one sentence each."""

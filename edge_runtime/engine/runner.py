@@ -542,7 +542,7 @@ class ModelRunner:
         except AcceleratorFault as fault:
             logger.warning("%s lost a batch of %d: %s", rung.name, len(works), fault)
             if isinstance(fault, TooSlow):
-                self.ladder.gave_up(rung, sum(work.rows for work in works), fault.waited_s)
+                self.ladder.gave_up(rung)
             await self._compute_again(batch, tried | {rung.name})
         except Exception as error:
             if len(batch.jobs) == 1:

@@ -291,16 +291,16 @@ async def test_a_server_that_cannot_be_made_now_is_made_later(
 async def test_it_stops_although_its_server_cannot_be_made(
     tmp_path: Path, echo: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_door, "AGAIN_S", 0.01)
+    monkeypatch.setattr(grpc_door, "AGAIN_S", 0.3)
     address = UnixAddress(tmp_path / "door.sock")
     door = GrpcDoor(address, maker(echo), 5.0)
     tries = fails_once(monkeypatch, address, "bind", Conflict)
     door.start()
     async with channel(f"unix:{tmp_path}/door.sock") as client:
         asking = asyncio.ensure_future(client.unary_unary(METHOD)(b"x", timeout=5))
-        await until(lambda: door._opening is not None)
+        await until(lambda: bool(tries))
         await door.stop()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         with pytest.raises(grpc.aio.AioRpcError):
             await asking
     assert (door.is_open, len(tries)) == (False, 1)

@@ -13,6 +13,7 @@ from edge_runtime.backends.onnx import load_onnx
 from edge_runtime.engine.batch import check
 from edge_runtime.engine.jobs import Batch, Timing
 from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung
+from edge_runtime.engine.times import ServiceTimes
 from edge_runtime.protocol.types import Array, Signature, Tensor, TensorSpec
 from policies.degradation import FAST_RUNS, PROBE_EVERY_S, SLACK_S, SLOW_RUNS
 from tests.edge_runtime.engine.gate import GateBackend
@@ -87,11 +88,16 @@ def test_a_device_that_is_much_slower_than_usual_steps_back_and_returns_on_trial
     assert ladder.reasons() == []
 
 
-def test_runs_that_were_given_up_count_as_slow(ladder: Ladder) -> None:
-    run(ladder, QUICK_S)
+@pytest.mark.parametrize("runs_before", [0, 1])
+def test_runs_that_were_given_up_count_as_slow(ladder: Ladder, runs_before: int) -> None:
+    """Whether or not a usual pace is known, and however slow the processor is."""
+    ladder.rungs[1].service = ServiceTimes(has_fixed_rows=True)
+    ladder.rungs[1].service.saw(1, 100 * QUICK_S)
+    for _ in range(runs_before):
+        run(ladder, QUICK_S)
     for _ in range(SLOW_RUNS):
         assert name_of_best(ladder) == "hailo"
-        ladder.gave_up(ladder.rungs[0], 1, 100 * QUICK_S)
+        ladder.gave_up(ladder.rungs[0])
     assert name_of_best(ladder) == "onnx"
 
 
