@@ -161,7 +161,7 @@ async def test_a_caller_who_leaves_frees_the_place_and_one_who_is_late_is_told(
     await until(lambda: len(made.processor.inputs) == 1)
     leaving.cancel()
     await until(lambda: made.processor.aborted == 1)
-    late = made.ask(3.0, 0.1)
+    late = made.ask(3.0, 1.0)
     await until(lambda: len(made.processor.inputs) == 2)
     with pytest.raises(DeadlineExceeded):
         await late
