@@ -167,6 +167,8 @@ async def test_a_long_stream_goes_on_through_the_door(
 async def test_newcomers_are_the_server_s_once_it_has_the_address(
     tmp_path: Path, echo: Echo, where: str
 ) -> None:
+    if ":" in where and not grpc_door._has_ipv6():
+        pytest.skip("this machine has no IPv6")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where, where)
     port = free_port()
     address = TcpAddress(where, port, tmp_path / "inner.sock")
