@@ -34,7 +34,7 @@ class Plan:
 FULL: Final = Plan(
     rounds=11,
     warm_s=0.5,
-    measure_s=2.0,
+    measure_s=4.0,
     requests=1000,
     settle_s=1.0,
     hop_calls=400,
@@ -43,7 +43,7 @@ FULL: Final = Plan(
     kills=3,
     heavy_kills=5,
     clients=32,
-    heavy_clients=8,
+    heavy_clients=48,
     batches=(1, 2, 4, 8, 16),
 )
 QUICK: Final = Plan(
