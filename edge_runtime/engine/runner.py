@@ -31,10 +31,9 @@ from edge_runtime.engine.queue import Entry, RequestQueue
 from edge_runtime.engine.rungs import Ladder, ProcessorRung, Rung
 from edge_runtime.engine.stats import ModelStats
 from edge_runtime.engine.times import ServiceTimes
-from edge_runtime.engine.warmup import sample_work
+from edge_runtime.engine.warmup import warm_up
 from edge_runtime.errors import (
     DeadlineExceeded,
-    InvalidInput,
     Overloaded,
     Unavailable,
 )
@@ -43,8 +42,6 @@ from policies.admission import QueueState, Refused, admit
 
 logger = logging.getLogger(__name__)
 
-WARM_UP_RUNS: Final = 3
-WARM_UP_S: Final = 0.5  # loading a slow model must not take seconds more
 ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
 
 
@@ -205,47 +202,7 @@ class ModelRunner:
         """
         for rung in self.ladder.rungs:
             if rung.is_available:
-                await self._warm_up(rung)
-
-    async def _warm_up(self, rung: Rung) -> None:
-        most_s = WARM_UP_S / self.options.max_batch_size
-        single = await self._quickest(rung, 1, lambda run: _work_s(run) > most_s)
-        if single is not None and single.infer_ns / 1e9 <= most_s:
-            await self._quickest(rung, self.options.max_batch_size, _was_undisturbed)
-
-    async def _quickest(
-        self, rung: Rung, rows: int, is_enough: Callable[[Timing], bool]
-    ) -> Timing | None:
-        """Learn from the quickest of some runs of zeros; None when the model takes none.
-
-        The first also allocates, and any may wait for a processor that others keep busy.
-        """
-        runs: list[Timing] = []
-        while not runs or (len(runs) < WARM_UP_RUNS and not is_enough(runs[-1])):
-            run = await self._try(rung, rows)
-            if run is None:
-                return None
-            runs.append(run)
-        found = min(runs, key=lambda run: run.infer_ns)
-        rows = rows if self.ladder.signature.is_batched else 1
-        rung.service.saw(rows, found.infer_ns / 1e9, found.thread_ns / 1e9)
-        return found
-
-    async def _try(self, rung: Rung, rows: int) -> Timing | None:
-        """Run so many rows of zeros; None when the model does not take them."""
-        work = sample_work(self.ladder.signature, rows)
-        if work is None:
-            return None
-        batch = Batch([])
-        try:
-            computed = await rung.compute(batch, [work])
-        except asyncio.CancelledError:
-            batch.abandon()
-            raise
-        except (InvalidInput, AcceleratorFault) as error:
-            logger.debug("no warm-up for %s on %s: %s", self.model, rung.name, error)
-            return None
-        return computed.timing
+                await warm_up(rung, self.ladder.signature, self.options.max_batch_size)
 
     async def close(self, drain_s: float, abort_s: float = ABORT_S) -> None:
         """Refuse new requests, finish the accepted ones within drain_s, free the model.
@@ -603,12 +560,3 @@ class ModelRunner:
         return DeadlineExceeded(
             f"the deadline passed before model '{self.model}' could answer", field="timeout"
         )
-
-
-def _work_s(run: Timing) -> float:
-    """Return what a run took of a processor where that is known, its time elsewhere."""
-    return (run.thread_ns or run.infer_ns) / 1e9
-
-
-def _was_undisturbed(run: Timing) -> bool:
-    return run.infer_ns / 1e9 <= 2 * _work_s(run)

@@ -60,7 +60,6 @@ class Device:
 
     name = "device"
     platform = "test"
-    is_data_dependent = False
     signature: Signature = SIGNATURE
     depth = 2
     asked_at = 0.0

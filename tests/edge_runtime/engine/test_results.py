@@ -977,8 +977,10 @@ def changes(call: Call, tensor: Tensor) -> list[Call | Tensor]:
         replace(call, inputs=tuple(t for t in call.inputs if t is not tensor)),
         replace(tensor, name=tensor.name + "x"),
         replace(tensor, data=tensor.data[np.newaxis]),
-        replace(tensor, data=np.concatenate([tensor.data.reshape(-1)[:1]] * 9)[:, np.newaxis]),
     ]
+    column = np.concatenate([tensor.data.reshape(-1)[:1]] * 9)[:, np.newaxis]
+    if column.shape != tensor.data.shape:
+        found.append(replace(tensor, data=column))
     if call.outputs[::-1] != call.outputs:
         found.append(replace(call, outputs=call.outputs[::-1]))
     if tensor.datatype == "BYTES":

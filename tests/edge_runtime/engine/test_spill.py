@@ -25,7 +25,6 @@ class Device:
 
     name = "device"
     platform = "test"
-    is_data_dependent = False
     depth = 1
     asked_at = 0.0
     why = ""
