@@ -6,9 +6,13 @@ batches of up to 16; requests may wait for 30 s, so that none is refused. onnxru
 many threads as the engine's model has workers, each running one session on batches that were
 made before, at the niceness that the engine computes at; the size is the best of those tried at
 the beginning, and is measured again in each round. Over HTTP: the runtime as a process, as many
-keep-alive connections, the client on the same processors. Marks: the light model in the engine,
-the heavy one in the engine and over HTTP. Requests of 8 rows are there for information: they show
-what a request costs as opposed to a row.
+keep-alive connections, the client on the same processors. Whole batches: requests to the engine
+of as many rows as that best size.
+
+Marks: the heavy model, one row a request, in the engine and over HTTP; the light one in whole
+batches, because what a request costs in Python is as much as a row of it. For that, one row a
+request is there for information, and beside it the floor: the same callers around onnxruntime's
+call and nothing else.
 """
 
 from __future__ import annotations
@@ -19,9 +23,9 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -29,7 +33,7 @@ from edge_runtime.backends.ort import onnxruntime as ort
 from edge_runtime.engine import Engine, EngineOptions, ModelOptions, ModelSource, model_options
 from edge_runtime.engine.threads import COMPUTE_NICE
 from edge_runtime.packages import Incoming
-from edge_runtime.protocol.types import InferRequest, Tensor
+from edge_runtime.protocol.types import Array, InferRequest, Tensor
 from load.bench.models import BenchModel
 from load.bench.worker import Job
 from load.edge import child, models
@@ -44,7 +48,7 @@ LIMIT: Final = 0.9
 MAX_BATCH: Final = 16
 OPTIONS: Final = {"max_batch_size": MAX_BATCH, "max_queue_wait_ms": 30_000.0}
 LIGHT: Final = Mark(
-    NAME, "light model in the engine ÷ onnxruntime, median of rounds", "x", "at_least", LIMIT
+    NAME, "light model in whole batches ÷ onnxruntime, median of rounds", "x", "at_least", LIMIT
 )
 HEAVY: Final = Mark(
     NAME, "heavy model in the engine ÷ onnxruntime, median of rounds", "x", "at_least", LIMIT
@@ -53,8 +57,8 @@ HEAVY_HTTP: Final = Mark(
     NAME, "heavy model over HTTP ÷ onnxruntime, median of rounds", "x", "at_least", LIMIT
 )
 ENGINE: Final = "engine"
-MANY: Final = 8
-ENGINE_MANY: Final = f"engine, {MANY} rows a request"
+WHOLE: Final = "engine, whole batches"
+BARE: Final = "callers around onnxruntime, one row a call"
 HTTP: Final = "HTTP"
 ALONE: Final = "onnxruntime alone"
 ALL: Final = "onnxruntime alone, a thread for each processor"
@@ -80,7 +84,7 @@ def measure(stage: Stage) -> dict[str, Any]:
 def judged(found: Mapping[str, Any]) -> list[Verdict]:
     light, heavy = (found["models"][found[name]]["rounds"] for name in ("light", "heavy"))
     return [
-        judge(LIGHT, _ratio(light[ENGINE], light[ALONE])),
+        judge(LIGHT, _ratio(light[WHOLE], light[ALONE])),
         judge(HEAVY, _ratio(heavy[ENGINE], heavy[ALONE])),
         judge(HEAVY_HTTP, _ratio(heavy[HTTP], heavy[ALONE])),
     ]
@@ -105,8 +109,10 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
                 cells[2] = f"{ratio.value:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
             if who == ENGINE:
                 cells[3] = f"{statistics.median(measured['rows_a_batch']):.1f}"
-            elif who in (ALONE, ALL):
+            elif who in (ALONE, ALL, WHOLE):
                 cells[3] = str(measured["batch"])
+            elif who == BARE:
+                cells[3] = "1"
             yield "| " + " | ".join(cells) + " |"
         yield ""
 
@@ -134,9 +140,12 @@ def _of_model(stage: Stage, model: BenchModel, box: Box, file: Path) -> dict[str
     job = Job("http", HOST, box.port, str(file), clients, plan.warm_s, plan.measure_s)
     rows_a_batch: list[float] = []
 
-    def many() -> float:
-        job = {**asked, "rows": MANY, "clients": max(1, clients // MANY) + workers}
+    def whole() -> float:
+        job = {**asked, "rows": best, "clients": max(1, clients // best) + workers}
         return float(child.measure(NAME, job)["per_s"])
+
+    def bare() -> float:
+        return float(child.measure(NAME, {**asked, "what": "bare"})["per_s"])
 
     def engine() -> float:
         measured = child.measure(NAME, asked)
@@ -147,8 +156,10 @@ def _of_model(stage: Stage, model: BenchModel, box: Box, file: Path) -> dict[str
         ENGINE: engine,
         ALONE: lambda: alone(best, workers),
         HTTP: lambda: child.load(f"HTTP, {model.name}", job).per_s,
-        ENGINE_MANY: many,
+        WHOLE: whole,
     }
+    if first["is_on_the_loop"]:
+        contestants[BARE] = bare
     if workers != (os.cpu_count() or 1):
         contestants[ALL] = lambda: alone(best, os.cpu_count() or 1)
     rounds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -170,10 +181,16 @@ def _of_model(stage: Stage, model: BenchModel, box: Box, file: Path) -> dict[str
 
 
 def in_child(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Saturate an engine, or onnxruntime alone."""
+    """Saturate an engine, onnxruntime alone, or callers with nothing between them and it."""
     gc.disable()
     gc.freeze()
-    return asyncio.run(_engine(job)) if job["what"] == "engine" else _alone(job)
+    match job["what"]:
+        case "engine":
+            return asyncio.run(_engine(job))
+        case "bare":
+            return asyncio.run(_bare(job))
+        case _:
+            return _alone(job)
 
 
 async def _engine(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,24 +202,15 @@ async def _engine(job: Mapping[str, Any]) -> dict[str, Any]:
     runner, loop = engine.runner(model.name, "1"), asyncio.get_running_loop()
     rows = np.repeat(model.payload.data, job["rows"], axis=0)
     request = InferRequest(model.name, "1", (Tensor(model.payload.input, "FP32", rows),))
-    opens = time.perf_counter() + job["warm_s"]
-    closes = opens + job["measure_s"]
-    answers = 0
 
-    async def ask() -> None:
-        nonlocal answers
-        while time.perf_counter() < closes:
-            answered = await engine.answer(request, "1", deadline=loop.time() + PATIENCE_S)
-            answers += job["rows"] * (opens <= time.perf_counter() < closes)
-            await asyncio.sleep(0)
-        model.check(np.asarray(answered.outputs[0].data[:1], np.float32))
+    async def ask() -> Array:
+        answered = await engine.answer(request, "1", deadline=loop.time() + PATIENCE_S)
+        return answered.outputs[0].data
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(job["clients"]):
-            group.create_task(ask())
+    calls_per_s = await _calls_per_s(job, model, ask)
     snapshot = runner.stats.snapshot()
     found = {
-        "per_s": answers / job["measure_s"],
+        "per_s": calls_per_s * job["rows"],
         "workers": runner.workers,
         "is_on_the_loop": runner.service.is_quick(1),
         "rows_a_batch": snapshot.inference_count / max(1, snapshot.execution_count),
@@ -211,11 +219,53 @@ async def _engine(job: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _alone(job: Mapping[str, Any]) -> dict[str, Any]:
+async def _bare(job: Mapping[str, Any]) -> dict[str, Any]:
+    gc.enable()
+    model = models.describe(job["name"], Path(job["onnx"]))
+    session = _session(job)
+    feed = {model.payload.input: model.payload.data}
+
+    async def ask() -> Array:
+        (answer,) = session.run(None, feed)
+        return cast(Array, answer)
+
+    return {"per_s": await _calls_per_s(job, model, ask)}
+
+
+async def _calls_per_s(
+    job: Mapping[str, Any], model: BenchModel, ask: Callable[[], Awaitable[Array]]
+) -> float:
+    """Let each client ask again and again, giving way to the others once between.
+
+    Raises ValueError when a last answer is not the model's.
+    """
+    opens = time.perf_counter() + job["warm_s"]
+    closes = opens + job["measure_s"]
+    calls = 0
+
+    async def client() -> None:
+        nonlocal calls
+        while time.perf_counter() < closes:
+            answer = await ask()
+            calls += opens <= time.perf_counter() < closes
+            await asyncio.sleep(0)
+        model.check(np.asarray(answer[:1], np.float32))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(job["clients"]):
+            group.create_task(client())
+    return float(calls / job["measure_s"])
+
+
+def _session(job: Mapping[str, Any]) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    session: Any = ort.InferenceSession(job["onnx"], options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(job["onnx"], options, providers=["CPUExecutionProvider"])
+
+
+def _alone(job: Mapping[str, Any]) -> dict[str, Any]:
+    session = _session(job)
     (node,) = session.get_inputs()
     feed = {node.name: np.ascontiguousarray(models.rows(session, job["batch"]))}
     rates: list[float] = []
