@@ -38,6 +38,7 @@ from edge_runtime.protocol.service import (
     CallContext,
     InferResult,
     Limits,
+    computed_on,
 )
 from edge_runtime.protocol.types import InferRequest
 from edge_runtime.service import EngineService
@@ -128,7 +129,8 @@ class CloudLink:
         )
         target = str(response.parameters.get(TARGET_PARAMETER, CLOUD))
         reason = str(response.parameters.get(REASON_PARAMETER, ""))
-        return InferResult(replace(response, model=request.model), target, reason)
+        rung, age_s = computed_on(response.parameters)
+        return InferResult(replace(response, model=request.model), target, reason, rung, age_s)
 
     async def run(self) -> None:
         """Probe until cancelled."""

@@ -25,14 +25,11 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.classification import classify_outputs
 from edge_runtime.protocol.service import (
-    AGE_PARAMETER,
-    REASON_PARAMETER,
-    RUNG_PARAMETER,
     SERVER_EXTENSIONS,
-    TARGET_PARAMETER,
     CallContext,
     Health,
     InferResult,
+    origin_parameters,
 )
 from edge_runtime.protocol.types import (
     InferRequest,
@@ -275,12 +272,7 @@ class EngineService:
                 request, found.outputs, is_batched=runner.signature.is_batched
             ),
             id=request.id,
-            parameters={
-                TARGET_PARAMETER: self._target,
-                REASON_PARAMETER: REASON,
-                RUNG_PARAMETER: found.rung,
-                **({AGE_PARAMETER: int(found.age_s * 1e3)} if found.age_s else {}),
-            },
+            parameters=origin_parameters(self._target, REASON, found.rung, found.age_s),
         )
         return InferResult(response, self._target, REASON, found.rung, found.age_s)
 

@@ -29,20 +29,20 @@ from cluster.config import Settings
 from cluster.home import Home
 from cluster.nodes import EDGE_RUN
 from cluster.registry.embedded import EmbeddedRegistry
-from edge_runtime.engine import LoadReport, ModelOptions, ModelSource
+from edge_runtime.engine import Answered, LoadReport, ModelOptions, ModelSource
 from edge_runtime.errors import NotFound, PrimeSparkError, Unavailable
 from edge_runtime.local_client import ask
 from edge_runtime.packages import Incoming, PackageFolder
 from edge_runtime.protocol.context import TIER_HEADER
 from edge_runtime.protocol.grpc_client import OipClient, WayLost
 from edge_runtime.protocol.grpc_documents import read_statistics
-from edge_runtime.protocol.service import Limits
+from edge_runtime.protocol.service import Limits, computed_on
 from edge_runtime.protocol.types import ModelStatistics
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
 from serve_apps.tasks import end
-from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_error, encode_outputs
+from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_answer, encode_error
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,8 @@ class RuntimeOfNode:
                 trace=call.trace,
                 extra=STAYS,
             )
-            return encode_outputs(answer.outputs, load, time.perf_counter() - began_s)
+            found = Answered(answer.outputs, *computed_on(answer.parameters))
+            return encode_answer(found, load, time.perf_counter() - began_s)
         except WayLost as lost:
             refusal: PrimeSparkError = Unavailable(
                 f"the edge runtime does not answer: {lost.message}", retry_after_s=1.0

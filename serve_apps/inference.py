@@ -25,7 +25,7 @@ from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
 from serve_apps.tasks import end
-from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_error, encode_outputs
+from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_answer, encode_error
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +83,11 @@ async def answer(engine: Engine, call: Call) -> Reply:
     now = asyncio.get_running_loop().time()
     key = (call.model, call.version)
     try:
-        outputs = await engine.infer(
+        found = await engine.answer(
             decode_call(call), call.version, deadline=now + call.slack_s, priority=call.priority
         )
         taken_s = time.perf_counter() - began_s
-        return encode_outputs(outputs, engine.load_of(key), taken_s)
+        return encode_answer(found, engine.load_of(key), taken_s)
     except PrimeSparkError as error:
         refusal = error
     except Exception:

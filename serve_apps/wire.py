@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge_runtime.engine import LoadReport
+from edge_runtime.engine import Answered, LoadReport
 from edge_runtime.errors import PrimeSparkError, kind_of
 from edge_runtime.protocol.binary import decode_raw, encode_raw
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, RequestedOutput, Tensor
@@ -37,12 +37,17 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came back: outputs or an error; taken_s: seconds in the replica."""
+    """What came back: outputs or an error; taken_s: seconds in the replica.
+
+    rung, age_s: what computed the outputs, and how long before this call; see `Answered`.
+    """
 
     outputs: tuple[WireTensor, ...]
     error: tuple[str, str, str | None, str | None, float | None] | None
     load: tuple[int, int, float, float] | None
     taken_s: float
+    rung: str = ""
+    age_s: float = 0.0
 
 
 class Failure(NamedTuple):
@@ -91,9 +96,10 @@ def decode_call(call: Call) -> InferRequest:
     )
 
 
-def encode_outputs(outputs: tuple[Tensor, ...], load: LoadReport | None, taken_s: float) -> Reply:
+def encode_answer(found: Answered, load: LoadReport | None, taken_s: float) -> Reply:
     """Pack an answer and the load beside it."""
-    return Reply(tuple(_pack(tensor) for tensor in outputs), None, _load(load), taken_s)
+    outputs = tuple(_pack(tensor) for tensor in found.outputs)
+    return Reply(outputs, None, _load(load), taken_s, found.rung, found.age_s)
 
 
 def encode_error(error: PrimeSparkError, load: LoadReport | None, taken_s: float) -> Reply:
@@ -102,12 +108,12 @@ def encode_error(error: PrimeSparkError, load: LoadReport | None, taken_s: float
     return Reply((), parts, _load(load), taken_s)
 
 
-def decode_reply(reply: Reply) -> tuple[Tensor, ...]:
+def decode_reply(reply: Reply) -> Answered:
     """Unpack an answer. Raises the error that the replica packed."""
     if reply.error is not None:
         code, message, field, hint, retry_after_s = reply.error
         raise kind_of(code)(message, field=field, hint=hint, retry_after_s=retry_after_s)
-    return tuple(_unpack(tensor) for tensor in reply.outputs)
+    return Answered(tuple(_unpack(tensor) for tensor in reply.outputs), reply.rung, reply.age_s)
 
 
 def reported_load(reply: Reply) -> LoadReport | None:

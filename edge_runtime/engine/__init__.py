@@ -6,10 +6,11 @@ from edge_runtime.engine.engine import (
     LoadReport,
     model_options,
 )
-from edge_runtime.engine.runner import ModelOptions
+from edge_runtime.engine.runner import Answered, ModelOptions
 from edge_runtime.engine.source import ModelSource, Variant
 
 __all__ = [
+    "Answered",
     "Engine",
     "EngineOptions",
     "LoadReport",

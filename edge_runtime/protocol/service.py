@@ -93,6 +93,25 @@ class InferResult:
     age_s: float = 0.0
 
 
+def origin_parameters(
+    target: str, reason: str, rung: str, age_s: float
+) -> dict[str, ParameterValue]:
+    """Return the parameters of an answer that say where it came from; see `InferResult`."""
+    found: dict[str, ParameterValue] = {TARGET_PARAMETER: target, REASON_PARAMETER: reason}
+    if rung:
+        found[RUNG_PARAMETER] = rung
+    if age_s:
+        found[AGE_PARAMETER] = int(age_s * 1e3)
+    return found
+
+
+def computed_on(parameters: Mapping[str, ParameterValue]) -> tuple[str, float]:
+    """Return the rung and the age in seconds that `origin_parameters` wrote."""
+    age_ms = parameters.get(AGE_PARAMETER)
+    age_s = age_ms / 1e3 if isinstance(age_ms, int | float) else 0.0
+    return str(parameters.get(RUNG_PARAMETER, "")), age_s
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """status: ready, degraded (still answers) or unready; reasons are short sentences."""

@@ -129,7 +129,7 @@ def _wait_for_return(traffic: Traffic, from_s: float) -> float | None:
     until = time.monotonic() + RETURN_TIMEOUT_S
     while time.monotonic() < until:
         for sample in list(traffic.samples):
-            if sample.at_s >= from_s and sample.target == TOP:
+            if sample.at_s >= from_s and sample.rung == TOP:
                 return sample.at_s
         time.sleep(0.1)
     return None
@@ -145,7 +145,7 @@ def _table(console: Console, traffic: Traffic, gone_s: float, returned_s: float 
     ]
     for name, since_s, until_s in spans:
         samples = [s for s in traffic.samples if since_s <= s.at_s < until_s]
-        served = traffic.served_by(since_s, until_s)
+        served = traffic.computed_by(since_s, until_s)
         table.add_row(
             name,
             str(len(samples)),

@@ -12,14 +12,14 @@ from load.demo.gateway import Access, Images, RestCaller
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: seconds since the traffic began, where it was served, or what failed.
-
-    target: the target, or the rung where the traffic goes to one edge box.
+    """One request: seconds since the traffic began, where and on which rung it was computed, or
+    what failed.
     """
 
     at_s: float
     taken_ms: float
     target: str
+    rung: str
     error: str | None = None
 
 
@@ -60,6 +60,10 @@ class Traffic:
         end = float("inf") if until_s is None else until_s
         return Counter(s.target for s in list(self.samples) if since_s <= s.at_s < end)
 
+    def computed_by(self, since_s: float, until_s: float) -> Counter[str]:
+        """Count answers by rung over a span of the traffic."""
+        return Counter(s.rung for s in list(self.samples) if since_s <= s.at_s < until_s)
+
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began
@@ -85,11 +89,11 @@ class Traffic:
         row = turn % len(self.images)
         at_s = self.elapsed_s
         began = time.perf_counter()
-        target, error = "", None
+        target, rung, error = "", "", None
         try:
             answer = caller.predict(self.model, self.images[row : row + 1], site=self.site)
-            target = answer.rung or answer.target
+            target, rung = answer.target, answer.rung
         except Exception as failure:  # every kind of failure is a failed request here
             error = f"{type(failure).__name__}: {failure}"
         taken_ms = (time.perf_counter() - began) * 1e3
-        self.samples.append(Sample(at_s, taken_ms, target, error))
+        self.samples.append(Sample(at_s, taken_ms, target, rung, error))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from edge_runtime.engine import Answered
 from edge_runtime.errors import (
     DeadlineExceeded,
     NotFound,
@@ -22,7 +23,7 @@ from edge_runtime.errors import (
     Unavailable,
 )
 from edge_runtime.protocol.service import CallContext
-from edge_runtime.protocol.types import InferRequest, Tensor
+from edge_runtime.protocol.types import InferRequest
 from policies.routing import Decision, NoTarget, Request, choose
 from serve_apps.gateway.decisions import DecisionLog, DecisionRecord
 from serve_apps.gateway.targets import TargetLost, TargetTable
@@ -33,9 +34,9 @@ FAILOVER: Final = "failover"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dispatched:
-    """Outputs, and where they came from."""
+    """An answer, and where it came from."""
 
-    outputs: tuple[Tensor, ...]
+    answer: Answered
     target: str
     reason: str
 
@@ -78,9 +79,9 @@ class Dispatcher:
             outcome = "cancelled"
             may_move = attempt < ATTEMPTS and _has_alternative(decision)
             try:
-                outputs = await self._call(decision.target, request, version, context, may_move)
+                answer = await self._call(decision.target, request, version, context, may_move)
                 outcome = "ok"
-                return Dispatched(outputs, decision.target, reason)
+                return Dispatched(answer, decision.target, reason)
             except NotFound as error:
                 outcome = error.code
                 failed = failed or _left(request.model)
@@ -124,7 +125,7 @@ class Dispatcher:
         version: str,
         context: CallContext,
         may_move: bool,
-    ) -> tuple[Tensor, ...]:
+    ) -> Answered:
         try:
             return await self._targets[name].infer(
                 request,

@@ -20,12 +20,11 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.classification import classify_outputs
 from edge_runtime.protocol.service import (
-    REASON_PARAMETER,
     SERVER_EXTENSIONS,
-    TARGET_PARAMETER,
     CallContext,
     Health,
     InferResult,
+    origin_parameters,
 )
 from edge_runtime.protocol.types import (
     InferRequest,
@@ -214,16 +213,17 @@ class GatewayService:
         names = tuple(output.name for output in request.outputs)
         check(served.version.signature, request.inputs, names)
         found = await self._dispatcher.infer(request, version, served.entry.placements, context)
+        answer = found.answer
         response = InferResponse(
             model=request.model,
             version=version,
             outputs=classify_outputs(
-                request, found.outputs, is_batched=served.version.signature.is_batched
+                request, answer.outputs, is_batched=served.version.signature.is_batched
             ),
             id=request.id,
-            parameters={TARGET_PARAMETER: found.target, REASON_PARAMETER: found.reason},
+            parameters=origin_parameters(found.target, found.reason, answer.rung, answer.age_s),
         )
-        return InferResult(response, found.target, found.reason)
+        return InferResult(response, found.target, found.reason, answer.rung, answer.age_s)
 
     def _served(self, model: str, version: str) -> ServedModel | None:
         for served in self._catalogue.snapshot.served.get(model, ()):

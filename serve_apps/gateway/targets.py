@@ -20,9 +20,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from edge_runtime.engine import Engine, LoadReport
+from edge_runtime.engine import Answered, Engine, LoadReport
 from edge_runtime.errors import Overloaded, PrimeSparkError, Unavailable
-from edge_runtime.protocol.types import InferRequest, ModelStatistics, Tensor
+from edge_runtime.protocol.types import InferRequest, ModelStatistics
 from policies.routing import Target
 from serve_apps.model_sync import ModelSync
 from serve_apps.wire import (
@@ -135,7 +135,7 @@ class RemoteTarget:
         priority: int,
         may_move: bool,
         trace: str = "",
-    ) -> tuple[Tensor, ...]:
+    ) -> Answered:
         """Send a request; may_move: it could go elsewhere, so silence is a reason to let go.
 
         deadline: on the loop's clock. Raises TargetLost when the way fails, TimeoutError at the
@@ -312,8 +312,8 @@ class LocalTarget:
         priority: int,
         may_move: bool,
         trace: str = "",
-    ) -> tuple[Tensor, ...]:
-        return await self._engine.infer(request, version, deadline=deadline, priority=priority)
+    ) -> Answered:
+        return await self._engine.answer(request, version, deadline=deadline, priority=priority)
 
     @property
     def reports(self) -> Sequence[ReplicaReport]:

@@ -71,7 +71,9 @@ async def test_what_the_table_places_on_the_edge_is_on_the_node_s_disk_and_answe
     assert runtime.loaded == (MLP,)
     assert (process.home / "edge" / "models" / "mlp" / "1" / "package.json").exists()
     reply = await runtime.forward(call())
-    (scores,) = decode_reply(reply)
+    found = decode_reply(reply)
+    (scores,) = found.outputs
+    assert (found.rung, found.age_s) == ("cpu-fp32", 0.0)
     assert scores.shape == (1, 3)
     assert np.isfinite(scores.data).all()
     assert reply.load is not None
@@ -101,7 +103,19 @@ async def test_other_options_replace_those_of_a_version_that_is_loaded(
     serve(registry, "mlp", "1", "edge", max_batch_size=3, cache_ttl_ms=50.0)
     await sync.step()
     assert runtime.options_of(MLP) == ModelOptions(max_batch_size=3, cache_ttl_ms=50.0)
-    assert decode_reply(await runtime.forward(call()))
+    assert decode_reply(await runtime.forward(call())).outputs
+
+
+async def test_an_answer_from_the_runtime_s_memory_says_so(
+    sync: ModelSync, runtime: RuntimeOfNode, registry: EmbeddedRegistry
+) -> None:
+    serve(registry, "mlp", "1", "edge", cache_ttl_ms=60_000.0)
+    await sync.step()
+    first = decode_reply(await runtime.forward(call()))
+    await asyncio.sleep(0.01)
+    again = decode_reply(await runtime.forward(call()))
+    assert (first.rung, again.rung) == ("cpu-fp32", "cache")
+    assert again.age_s >= 0.01
 
 
 async def test_a_refusal_of_the_runtime_comes_back_as_it_was(runtime: RuntimeOfNode) -> None:

@@ -40,7 +40,7 @@ async def _engine() -> Engine:
 async def test_a_reply_has_outputs_and_the_load_beside_them() -> None:
     engine = await _engine()
     reply = await answer(engine, _call(3.0))
-    assert decode_reply(reply)[0].data.tolist() == [[6.0]]
+    assert decode_reply(reply).outputs[0].data.tolist() == [[6.0]]
     assert reported_load(reply) == engine.load_of(("m", "1"))
     assert 0.0 < reply.taken_s < 5.0
     await engine.close()

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from edge_runtime.engine import LoadReport
+from edge_runtime.engine import Answered, LoadReport
 from edge_runtime.errors import InvalidInput, PrimeSparkError
 from edge_runtime.protocol.binary import bytes_array
 from edge_runtime.protocol.datatypes import BYTES, FLOATS, NUMPY
@@ -18,9 +18,9 @@ from serve_apps.wire import (
     Reply,
     decode_call,
     decode_reply,
+    encode_answer,
     encode_call,
     encode_error,
-    encode_outputs,
     reported_load,
 )
 
@@ -60,7 +60,7 @@ def test_tensors_of_every_datatype_come_out_as_they_went_in(
     call = _over_the_wire(encode_call(InferRequest("m", None, (tensor,)), "7", 1.5, 2))
     (arrived,) = decode_call(call).inputs
     assert _is_same(arrived, tensor)
-    (back,) = decode_reply(_back(encode_outputs((tensor,), LOAD, 0.5)))
+    (back,) = decode_reply(_back(encode_answer(Answered((tensor,), "hailo"), LOAD, 0.5))).outputs
     assert _is_same(back, tensor)
 
 
@@ -74,8 +74,8 @@ def test_a_tensor_that_is_a_view_with_strides_comes_out_as_it_reads() -> None:
 @pytest.mark.parametrize("datatype", sorted(FLOATS - {"BF16"}))
 def test_numbers_that_are_none_pass_because_the_gateway_has_decided_on_them(datatype: str) -> None:
     data = np.array([np.nan, np.inf, -np.inf], dtype=NUMPY[datatype])
-    reply = encode_outputs((Tensor("y", datatype, data),), None, 0.0)
-    (back,) = decode_reply(reply)
+    found = Answered((Tensor("y", datatype, data),), "cpu-fp32")
+    (back,) = decode_reply(encode_answer(found, None, 0.0)).outputs
     assert np.array_equal(np.isnan(np.asarray(back.data, dtype=float)), [True, False, False])
 
 
@@ -112,8 +112,13 @@ def test_a_refusal_of_a_kind_unknown_here_is_still_a_refusal() -> None:
         decode_reply(encode_error(Newer("what is new"), None, 0.0))
 
 
+def test_what_computed_an_answer_and_how_long_ago_travels_with_it() -> None:
+    back = decode_reply(_back(encode_answer(Answered((), "stale", 12.5), None, 0.0)))
+    assert (back.rung, back.age_s) == ("stale", 12.5)
+
+
 def test_the_replica_s_load_travels_with_answers_and_with_refusals() -> None:
-    assert reported_load(encode_outputs((), LOAD, 0.5)) == LOAD
+    assert reported_load(encode_answer(Answered((), "hailo"), LOAD, 0.5)) == LOAD
     assert reported_load(encode_error(InvalidInput("no"), LOAD, 0.5)) == LOAD
     assert reported_load(Reply((), None, None, 0.5)) is None
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edge_runtime.engine import LoadReport
+from edge_runtime.engine import Answered, LoadReport
 from edge_runtime.errors import PrimeSparkError
 from edge_runtime.protocol.types import InferRequest, Tensor
 from serve_apps.gateway.targets import RemoteTarget
-from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_error, encode_outputs
+from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_answer, encode_error
 
 KEY = ("m", "1")
 IDLE = LoadReport(queued=0, running=0, wait_s=0.0, service_s=0.001)
@@ -87,7 +87,8 @@ class Place:
             return encode_error(self.refusal, self.load, 0.0)
         (x,) = decode_call(call).inputs
         doubled = np.asarray(x.data, dtype=np.float32) * np.float32(2)
-        return encode_outputs((Tensor("y", "FP32", doubled),), self.load, 0.0)
+        found = Answered((Tensor("y", "FP32", doubled),), "cpu-fp32")
+        return encode_answer(found, self.load, 0.0)
 
     async def probe(self) -> Sequence[ReplicaReport]:
         self.probes += 1

@@ -84,7 +84,7 @@ async def alone(cloud: Place) -> Gateway:
 
 async def test_an_answer_says_where_it_came_from_and_the_log_says_why(gateway: Gateway) -> None:
     found = await gateway.send(site="lab")
-    assert found.outputs[0].data.tolist() == [[2.0, 4.0]]
+    assert found.answer.outputs[0].data.tolist() == [[2.0, 4.0]]
     assert (found.target, found.reason) == ("edge/lab", "origin_site")
     (record,) = gateway.log.read({})["decisions"]
     assert record["at"] == 12.5

@@ -22,7 +22,12 @@ from edge_runtime.errors import (
     Unavailable,
     Unsupported,
 )
-from edge_runtime.protocol.service import CallContext, InferenceService
+from edge_runtime.protocol.service import (
+    AGE_PARAMETER,
+    RUNG_PARAMETER,
+    CallContext,
+    InferenceService,
+)
 from edge_runtime.protocol.types import InferRequest, ParameterValue
 from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
@@ -178,6 +183,19 @@ async def test_an_answer_is_what_the_model_computes_and_says_where_it_ran(
     assert unread.log.counts == {("colocated", "only_candidate", "ok"): 1}
     (statistics,) = await unread.service.model_statistics("mlp", None)
     assert statistics.success.count == 1
+
+
+async def test_an_answer_says_what_computed_it_and_how_long_ago(unread: Gateway) -> None:
+    serve(unread.registry, "mlp", cache_ttl_ms=60_000.0)
+    await unread.follow()
+    first = await unread.service.infer(mlp_request(), _context())
+    await asyncio.sleep(0.01)
+    again = await unread.service.infer(mlp_request(), _context())
+    assert (first.rung, first.age_s) == ("cpu-fp32", 0.0)
+    assert AGE_PARAMETER not in first.response.parameters
+    assert again.rung == again.response.parameters[RUNG_PARAMETER] == "cache"
+    assert again.age_s >= 0.01
+    assert again.response.parameters[AGE_PARAMETER] == int(again.age_s * 1e3)
 
 
 async def test_a_request_that_does_not_fit_is_refused_before_it_is_sent_anywhere(

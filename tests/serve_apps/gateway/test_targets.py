@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
+from edge_runtime.engine import Answered
 from edge_runtime.errors import InvalidInput, Overloaded
-from edge_runtime.protocol.types import Tensor
 from serve_apps.gateway.targets import (
     CALLS,
     FRESH_S,
@@ -38,8 +38,6 @@ from tests.serve_apps.gateway.place import (
     until,
 )
 
-Outputs = tuple[Tensor, ...]
-
 
 @pytest.fixture
 def place() -> Place:
@@ -58,12 +56,12 @@ async def target(place: Place, clock: Clock) -> RemoteTarget:
     return made
 
 
-def _send(target: RemoteTarget, *, may_move: bool = False) -> asyncio.Task[Outputs]:
+def _send(target: RemoteTarget, *, may_move: bool = False) -> asyncio.Task[Answered]:
     sent = target.infer(request(), "1", deadline=later(), priority=0, may_move=may_move)
     return asyncio.create_task(sent)
 
 
-async def _lost(task: asyncio.Task[Outputs]) -> None:
+async def _lost(task: asyncio.Task[Answered]) -> None:
     with pytest.raises(TargetLost):
         await task
 
@@ -102,7 +100,7 @@ async def test_an_answer_brings_outputs_and_the_load_of_the_replica(
     clock.advance(1.0)
     assert target.view(KEY).report_age_s >= 1.0
     place.load = replace(IDLE, wait_s=0.5)
-    (y,) = await _send(target)
+    (y,) = (await _send(target)).outputs
     assert y.data.tolist() == [[2.0, 4.0]]
     assert target.view(KEY).wait_s == 0.5
     assert target.view(KEY).report_age_s < 1.0
