@@ -16,6 +16,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -32,6 +33,8 @@ from edge_runtime import durable
 from edge_runtime.engine import ModelOptions, ModelSource, Variant, model_options
 from edge_runtime.errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable
 from edge_runtime.protocol.types import ParameterValue, Signature
+
+logger = logging.getLogger(__name__)
 
 MANIFEST: Final = "package.json"
 FORMAT: Final = 1
@@ -139,7 +142,8 @@ class PackageFolder:
     ) -> Package:
         """Copy files in and make the version visible in one step.
 
-        The same files again are no change; how they are served may change. Raises InvalidInput,
+        The same files again replace those that were damaged since, and otherwise are no change; how
+        they are served may change. Raises InvalidInput,
         Conflict when the version is there with other files, Corrupt when a file is not what its
         digest says, Unavailable when the disk does not take it.
         """
@@ -162,7 +166,7 @@ class PackageFolder:
                 durable.write(staged / MANIFEST, _MANIFEST.dump_json(manifest, indent=1))
                 while not _rename(staged, folder):
                     with contextlib.suppress(NotFound):  # it was removed in this moment
-                        return self._serve_otherwise(read_package(folder), manifest)
+                        return self._install_again(read_package(folder), manifest, staged)
                 durable.flush_folder(folder.parent)
         except OSError as error:
             raise self._failed(f"{model}:{version} cannot be installed", error) from None
@@ -238,19 +242,33 @@ class PackageFolder:
             hint = _shown(f"look at {os.fsdecode(error.filename)}")
         return Unavailable(f"{what}: {error.strerror}", hint=hint)
 
-    def _serve_otherwise(self, known: Package, wanted: Manifest) -> Package:
-        """Replace the options of an installed version. Raises Conflict for other files."""
+    def _install_again(self, known: Package, wanted: Manifest, staged: Path) -> Package:
+        """Replace damaged files and the options of a version. Raises Conflict for other files."""
         if set(known.manifest.artifacts) != set(wanted.artifacts):
             raise Conflict(
                 f"{wanted.model}:{wanted.version} is installed with another content",
                 field="version",
                 hint="a version never changes; install it under a new one",
             )
+        for entry in known.manifest.artifacts:
+            _mend(known.folder / entry.file, staged / entry.file, entry)
         if known.manifest.options == wanted.options:
             return known
         changed = replace(known.manifest, options=wanted.options)
         durable.write(known.folder / MANIFEST, _MANIFEST.dump_json(changed, indent=1))
         return Package(changed, known.folder)
+
+
+def _mend(path: Path, whole: Path, entry: ArtifactEntry) -> None:
+    """Put a whole file in the place of a damaged or a missing one."""
+    try:
+        Variant(entry.format, path, entry.target, entry.digest).verify()
+    except Corrupt as error:
+        logger.warning(
+            "%s/%s: %s; replaced", path.parent.parent.name, path.parent.name, error.message
+        )
+        whole.replace(path)
+        durable.flush_folder(path.parent)
 
 
 def read_package(folder: Path) -> Package:

@@ -134,9 +134,10 @@ class Engine:
     async def load(self, source: ModelSource) -> None:
         """Load and warm up a model; many callers of the same share one load.
 
-        A version that is loaded with the same options stays as it is. With other options it is
-        opened and warmed anew beside the old one, which serves until then and finishes what it
-        accepted afterwards: no request is dropped. At most two copies are in memory at a time.
+        A version that is loaded with the same options stays as it is. With other options, or when
+        an artifact of it could not be opened, it is opened and warmed anew beside the old one,
+        which serves until then and finishes what it accepted afterwards: no request is dropped. At
+        most two copies are in memory at a time.
 
         Raises Corrupt, Unsupported; what was loaded before goes on then.
         """
@@ -144,7 +145,7 @@ class Engine:
         while (other := self._loading.get(key)) is not None and other[0] != source:
             await asyncio.wait((other[1],))
         if other is None:
-            if self.options_of(key) == source.options:
+            if self.options_of(key) == source.options and not self._runners[key].ladder.problems:
                 return
             task = asyncio.get_running_loop().create_task(self._open(source))
             self._loading[key] = (source, task)

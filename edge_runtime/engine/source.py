@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class Variant:
         """Read the file and compare its digest. Raises Corrupt."""
         try:
             if self.digest:
+                if not stat.S_ISREG(self.path.stat().st_mode):  # a pipe would never end
+                    raise Corrupt(f"{self.path.name} is not a file")
                 with self.path.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                 if found != self.digest:

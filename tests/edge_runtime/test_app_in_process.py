@@ -692,6 +692,24 @@ async def test_a_damaged_int8_artifact_is_passed_over_for_the_fp32_one(box: Box)
         _, word, reasons = await health(client)
         assert word == "degraded"
         assert reasons == ["good:1: onnx-int8.onnx is not what was installed (SHA-256 differs)"]
+        box.packages.install("good", "1", files, installed_at=2.0)
+        loaded = await client.post("/v2/repository/models/good/load", json={})
+        assert loaded.status_code == 200
+        assert (await ask(client, "good")).headers["prime-spark-rung"] == "cpu-int8"
+        assert (await health(client))[1:] == ("ready", [])
+
+
+async def test_a_damaged_package_that_is_installed_again_is_served(box: Box) -> None:
+    path = box.install("good") / "onnx.onnx"
+    whole = path.read_bytes()
+    path.write_bytes(b"other")
+    async with box.running(), box.local() as client:
+        assert (await ask(client, "good")).status_code == 503
+        box.install("good")
+        assert path.read_bytes() == whole
+        await client.post("/v2/repository/models/good/load", json={})
+        assert (await ask(client, "good", 4.0)).json()["outputs"][0]["data"] == [4.0]
+        assert (await health(client))[1:] == ("ready", [])
 
 
 async def test_nothing_is_logged_as_an_error_by_a_sound_run(

@@ -413,6 +413,50 @@ def test_a_damaged_artifact_is_noticed_when_it_is_loaded(
     assert (keys(folder), problems(folder)) == ([("digits", "1")], []), "manifests only are read"
 
 
+@pytest.mark.parametrize("harm", ["changed", "shorter", "gone", "a link", "a pipe"])
+def test_the_same_files_again_mend_what_was_damaged(
+    folder: PackageFolder, tmp_path: Path, harm: str
+) -> None:
+    files = [file_of(tmp_path, b"weights"), file_of(tmp_path, b"others", "onnx-int8")]
+    package = install(folder, *files, options={"max_queue": 3})
+    whole, damaged = (variant.path for variant in package.source(ModelOptions()).variants)
+    untouched = whole.stat().st_ino
+    damaged.unlink()
+    match harm:
+        case "changed" | "shorter":
+            damaged.write_bytes(b"othern" if harm == "changed" else b"oth")
+        case "a link":
+            damaged.symlink_to(whole)
+        case "a pipe":
+            os.mkfifo(damaged)
+    again = install(folder, *files, options={"max_queue": 3})
+    assert again.manifest == package.manifest
+    for variant in again.source(ModelOptions()).variants:
+        variant.verify()
+    assert damaged.is_file()
+    assert not damaged.is_symlink()
+    assert (whole.read_bytes(), whole.stat().st_ino) == (b"weights", untouched)
+    assert (keys(folder), problems(folder)) == ([("digits", "1")], [])
+
+
+def test_other_files_mend_nothing(folder: PackageFolder, onnx: Incoming, tmp_path: Path) -> None:
+    (variant,) = install(folder, onnx).source(ModelOptions()).variants
+    variant.path.write_bytes(b"damaged")
+    with pytest.raises(Conflict):
+        install(folder, file_of(tmp_path, b"something else"))
+    assert variant.path.read_bytes() == b"damaged"
+
+
+def test_a_pipe_in_an_artifact_s_place_is_not_waited_for(
+    folder: PackageFolder, onnx: Incoming
+) -> None:
+    (variant,) = install(folder, onnx).source(ModelOptions()).variants
+    variant.path.unlink()
+    os.mkfifo(variant.path)
+    with pytest.raises(Corrupt, match=r"onnx\.onnx is not a file"):
+        variant.verify()
+
+
 def test_an_option_that_this_version_does_not_know_is_said_when_it_would_be_loaded(
     folder: PackageFolder, onnx: Incoming
 ) -> None:

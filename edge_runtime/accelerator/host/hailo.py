@@ -126,11 +126,6 @@ class Device:
             found["power_w"] = float(self._control.power_measurement())
         return found
 
-    def reset(self) -> None:
-        """Restart the chip; every process that has it open loses it."""
-        if self._control is not None:
-            self._control.chip_reset()
-
     def load(self, path: str, slots: Slots, memory: Any) -> Network:
         """Put a network on the device. Raises Mismatch, and what the binding raises."""
         return Network(self._vdevice, self._turns, path, slots, memory)

@@ -112,11 +112,6 @@ def test_a_board_without_a_sensor_leaves_power_out(device: FakeDevice, hailo: An
     opened._vdevice.release()
 
 
-def test_a_reset_restarts_the_chip(opened: Any, device: FakeDevice) -> None:
-    opened.reset()
-    assert device.resets == 1
-
-
 @pytest.mark.parametrize("rows", range(1, MAX_ROWS + 1))
 def test_batches_of_any_size_are_right_in_a_queue_of_two(loaded: Loaded, rows: int) -> None:
     x = loaded.start(rows, rows)
