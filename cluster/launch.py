@@ -31,7 +31,7 @@ from cluster.endpoints import Endpoints, healthz
 from cluster.home import Home
 from cluster.identity.keys import ensure_signing_key
 from cluster.identity.ray_token import ensure_ray_token
-from cluster.nodes import EDGE, HEAD, begin, environment, gcs_address, has_edge_node, nodes
+from cluster.nodes import EDGE, HEAD, begin, gcs_address, handing_on, has_edge_node, nodes
 from cluster.ports import check_free
 from cluster.processes import Session, belonging, end, kill, start
 from cluster.state import ClusterState, read_state, write_state
@@ -178,7 +178,7 @@ def _deploy(
     home: Home, settings: Settings, progress: Progress, edge: StartingSupervisor | None
 ) -> None:
     """Run `serve_apps.deploy`, passing its lines on; the edge node joins meanwhile."""
-    env = environment(home, settings)
+    env = handing_on(home, settings, DEPLOY)
     command = [sys.executable, "-m", "serve_apps.deploy", "--home", str(home.root)]
     command += ["--address", gcs_address(settings)]
     log = home.logs / "deploy.log"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from cluster.config import Settings
 from cluster.home import Home
 from cluster.processes import Session, start
@@ -154,9 +156,17 @@ def begin(home: Home, settings: Settings, node: Node) -> StartingNode:
     return StartingNode(node, session, child, log, log_from)
 
 
-def edge_settings(home: Home) -> Path:
-    """Return the file that tells an edge node of this machine the settings of its cluster."""
-    return home.run / "edge.yaml"
+def handing_on(home: Home, settings: Settings, part: str) -> dict[str, str]:
+    """Return `environment` for a child that is to have just these settings, flags included.
+
+    They stand in a file of the home's `run`, and no variable of this process overrules them.
+    """
+    told = home.run / f"{part}.yaml"
+    told.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
+    inherited = environment(home, settings)
+    env = {k: v for k, v in inherited.items() if k == EDGE_RUN or not k.startswith("PRIME_SPARK_")}
+    env["PRIME_SPARK_CONFIG"] = str(told)
+    return env
 
 
 @dataclass(frozen=True, slots=True)

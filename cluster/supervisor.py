@@ -31,20 +31,17 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-import yaml
 
 from cluster import head_watch
 from cluster.config import Settings
 from cluster.home import Home
 from cluster.nodes import (
     EDGE,
-    EDGE_RUN,
     StartingNode,
     begin,
     edge_node,
-    edge_settings,
-    environment,
     gcs_address,
+    handing_on,
 )
 from cluster.processes import MARK, PART, Session, end, is_running, kill, mark_of, start
 from edge_runtime import durable
@@ -343,11 +340,7 @@ class StartingSupervisor:
 def start_supervisor(home: Home, settings: Settings) -> StartingSupervisor:
     """Start the edge node of this machine in the background, with these settings."""
     home.make_edge_run()
-    told = edge_settings(home)
-    told.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
-    inherited = environment(home, settings)
-    env = {k: v for k, v in inherited.items() if k == EDGE_RUN or not k.startswith("PRIME_SPARK_")}
-    env["PRIME_SPARK_CONFIG"] = str(told)
+    env = handing_on(home, settings, EDGE)
     command = [sys.executable, "-m", "cluster.cli.main", "--home", str(home.root), "node", "join"]
     child, session = start(home, EDGE, command, env, home.logs / "node-edge.log")
     return StartingSupervisor(home, session, child)
