@@ -142,9 +142,10 @@ lock:  ## Write constraints.txt anew from the newest versions that pyproject.tom
 	&& { echo '# Exact versions for reproducible installs; written by `make lock`.'; \
 	     $$fresh/bin/python -m pip freeze --exclude prime-spark | sed -E 's/\+cpu$$//' \
 	     | grep -viE '^(nvidia-|triton==|cuda-|pip==|setuptools==|wheel==)'; } > constraints.txt \
-	&& awk -F== 'NR==FNR { v[$$1]=$$2; next } /==/ && $$1 != "onnxruntime" { $$0=$$1 "==" v[$$1] } 1' \
-	  constraints.txt configs/edge/constraints.txt > $$fresh/board \
-	&& mv $$fresh/board configs/edge/constraints.txt  # boards keep their own onnxruntime
+	&& for board in constraints constraints-join; do \
+	  awk -F== 'NR==FNR { v[$$1]=$$2; next } /==/ && $$1 != "onnxruntime" { $$0=$$1 "==" v[$$1] } 1' \
+	    constraints.txt configs/edge/$$board.txt > $$fresh/board \
+	  && mv $$fresh/board configs/edge/$$board.txt || exit 1; done  # boards keep their onnxruntime
 
 .PHONY: clean
 clean: down  ## Stop the cluster and remove what was built (not the home)

@@ -9,19 +9,21 @@ set -euo pipefail
 umask 022 # the service reads what root writes here
 
 readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_UNSUPPORTED=3 EXIT_RIGHTS=4
-readonly USER_NAME=prime-spark UNIT=prime-spark-edge.service DEFAULT_HOME=/var/lib/prime-spark
+readonly USER_NAME=prime-spark UNIT=prime-spark-edge.service NODE_UNIT=prime-spark-node.service
+readonly DEFAULT_HOME=/var/lib/prime-spark
 readonly DEFAULT_PREFIX=/opt/prime-spark CONFIG=/etc/prime-spark/edge.yaml
 readonly COMMAND=/usr/local/bin/prime-spark PLAIN_PATH='^(/[A-Za-z0-9._-]+)+$'
+readonly HEAD_PATTERN='^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$'
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here CONSTRAINTS=$here/constraints.txt EXAMPLE=$here/edge.yaml
-readonly UNIT_SOURCE=$here/../systemd/$UNIT
+readonly JOIN_CONSTRAINTS=$here/constraints-join.txt UNITS=$here/../systemd
 
 prefix=$DEFAULT_PREFIX home=$DEFAULT_HOME home_given=0
-wheel='' wheelhouse='' site='' root=''
+wheel='' wheelhouse='' site='' root='' head=''
 start=1 any_arch=0 with_hailo=0 dry_run=0
 python=${PYTHON:-python3}
-changes=0 file_changed=0 service_changed=0
+changes=0 file_changed=0 service_changed=0 node_changed=0
 
 usage() {
   cat <<'USAGE'
@@ -40,7 +42,9 @@ What it does, each step only where needed:
   5. writes /usr/local/bin/prime-spark: the program with the settings of the service
   6. writes /etc/prime-spark/edge.yaml, if there is none; yours is never touched
   7. writes, enables and starts the service prime-spark-edge
-  8. looks for a Hailo accelerator and says what it lacks
+  8. with --join: writes and enables the service prime-spark-node, and starts it once the cluster's
+     keys are here
+  9. looks for a Hailo accelerator and says what it lacks
 
 Options:
   --prefix DIR      where the program goes (/opt/prime-spark)
@@ -49,6 +53,8 @@ Options:
   --wheel FILE      install this wheel rather than the newest of the package index
   --wheelhouse DIR  take every package from this folder; the network is not used
   --site NAME       the name of this site: lower-case letters, digits, hyphens
+  --join HOST:PORT  also make the box an edge node of the cluster with this head, whenever it can be
+                    reached; brings Ray along; later runs keep it
   --with-hailo      also install the Debian packages that a Hailo accelerator here needs
   --no-start        install and enable, but do not start
   --root DIR        act below another root folder (image builders, tests): needs no root there,
@@ -144,7 +150,7 @@ read_options() {
       --with-hailo) with_hailo=1 && continue ;;
       --dry-run) dry_run=1 && continue ;;
       --*=*) value=${option#*=} option=${option%%=*} ;;
-      --prefix | --home | --wheel | --wheelhouse | --site | --root)
+      --prefix | --home | --wheel | --wheelhouse | --site | --root | --join)
         (($#)) || die $EXIT_USAGE "$option needs a value" "install.sh --help shows which"
         value=$1
         shift
@@ -159,6 +165,7 @@ read_options() {
       --wheelhouse) wheelhouse=$value ;;
       --site) site=$value ;;
       --root) root=$value ;;
+      --join) head=$value ;;
       *) die $EXIT_USAGE "there is no option '$option=...'" "install.sh --help lists them" ;;
     esac
   done
@@ -181,6 +188,9 @@ check_options() {
   esac
   [[ -z $site || $site =~ ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$ ]] ||
     die $EXIT_USAGE "--site '$site' is not a name" "lower-case letters, digits and hyphens only"
+  [[ -z $head || $head =~ $HEAD_PATTERN ]] ||
+    die $EXIT_USAGE "--join '$head' is not HOST:PORT" \
+      "the head's address and the port of its GCS, such as 10.20.0.10:6379"
   if [[ -n $wheel ]]; then
     [[ -f $wheel && $wheel == *.whl ]] || die $EXIT_USAGE "--wheel $wheel is not a wheel file"
     wheel=$(realpath "$wheel")
@@ -201,7 +211,7 @@ check_options() {
     ! ((with_hailo)) || die $EXIT_USAGE "--with-hailo cannot act below --root" \
       "install the packages in the image's own apt step"
   fi
-  for source in "$CONSTRAINTS" "$EXAMPLE" "$UNIT_SOURCE"; do
+  for source in "$CONSTRAINTS" "$JOIN_CONSTRAINTS" "$EXAMPLE" "$UNITS/$UNIT" "$UNITS/$NODE_UNIT"; do
     [[ -f $source ]] || die $EXIT_USAGE "$source is missing" \
       "keep configs/edge and configs/systemd together, as in the release"
   done
@@ -268,6 +278,13 @@ keep_home() {
   if [[ $found =~ $PLAIN_PATH && $found != *..* ]]; then home=$found; fi
 }
 
+# A box that has joined a cluster stays in it when this runs again without --join.
+keep_head() {
+  [[ -z $head ]] || return 0
+  head=$(sed -n 's/^ExecStart=.* node join --head \(.*\)$/\1/p' \
+    "$root/etc/systemd/system/$NODE_UNIT" 2>/dev/null || true)
+}
+
 config_value() {
   sed -n "s/^ *$1: *\([^ #]*\).*/\1/p" "$root$CONFIG" 2>/dev/null | tail -n 1 || true
 }
@@ -320,15 +337,20 @@ environment_key() {
   {
     printf '%s %s %s\n' "$python_version" "$(uname -m)" "$prefix"
     cat "$CONSTRAINTS"
+    [[ -z $head ]] || cat "$JOIN_CONSTRAINTS"
     if [[ -n $wheel ]]; then sha256sum <"$wheel"; else echo index; fi
   } | sha256sum | cut -c 1-12
 }
 
 ensure_environment() {
-  local name folder from=() before requirement='prime-spark[edge]'
+  local name folder from=() before extra=edge pins=(-c "$CONSTRAINTS") imports
+  imports='cluster.cli.main, edge_runtime.backends.onnx, edge_runtime.protocol.grpc_service'
+  if [[ -n $head ]]; then
+    extra=cluster imports+=', cluster.supervisor, ray'
+    pins+=(-c "$JOIN_CONSTRAINTS")
+  fi
   name=env-$(environment_key)
   folder=$root$prefix/$name
-  [[ -z $wheel ]] || requirement="${wheel}[edge]"
   [[ -z $wheelhouse ]] || from=(--no-index --find-links "$wheelhouse")
   before=$(readlink "$root$prefix/current" 2>/dev/null || true)
   if [[ -e $folder/.complete && $before == "$name" ]]; then return 0; fi
@@ -338,12 +360,11 @@ ensure_environment() {
     # child process under the system's own Python.
     run "$python" -m venv "$folder" || die $EXIT_FAILED "the environment could not be made"
     run "$folder/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
-      --only-binary=:all: -c "$CONSTRAINTS" ${from[@]+"${from[@]}"} "$requirement" ||
+      --only-binary=:all: "${pins[@]}" ${from[@]+"${from[@]}"} "${wheel:-prime-spark}[$extra]" ||
       die $EXIT_FAILED "the packages could not be installed; pip says why above" \
         "without a network, use --wheelhouse; with one, check it and the free space, then try again"
     # A library that is not for this processor crashes here rather than in the service.
-    run "$folder/bin/python" -I -c \
-      'import cluster.cli.main, edge_runtime.backends.onnx, edge_runtime.protocol.grpc_service' ||
+    run "$folder/bin/python" -I -c "import $imports" ||
       die $EXIT_FAILED "the new environment does not run on this machine" \
         "what was in use before still is; please report the output above"
     [[ -z $root ]] || relocate "$folder" "$prefix/$name"
@@ -351,7 +372,7 @@ ensure_environment() {
     run touch "$folder/.complete"
   fi
   ensure_link "$prefix/current" "$name"
-  service_changed=1
+  service_changed=1 node_changed=1
   for folder in "$root$prefix"/env-*; do
     [[ -d $folder ]] || continue
     case ${folder##*/} in
@@ -404,24 +425,57 @@ ensure_config() {
   service_changed=1
 }
 
-ensure_unit() {
+ensure_units() {
   local content
-  content=$(sed "s|$DEFAULT_PREFIX/|$prefix/|" "$UNIT_SOURCE")
+  content=$(sed "s|$DEFAULT_PREFIX/|$prefix/|" "$UNITS/$UNIT")
   put_file "/etc/systemd/system/$UNIT" "$content"
   service_changed=$((service_changed | file_changed))
+  [[ -n $head ]] || return 0
+  content=$(sed -e "s|$DEFAULT_PREFIX/|$prefix/|" -e "s|^ExecStart=.*|& --head $head|" \
+    "$UNITS/$NODE_UNIT")
+  put_file "/etc/systemd/system/$NODE_UNIT" "$content"
+  node_changed=$((node_changed | file_changed))
+}
+
+enable_unit() {
+  if [[ -n $root ]]; then
+    ensure_link "/etc/systemd/system/multi-user.target.wants/$1" "/etc/systemd/system/$1"
+  elif ! systemctl is-enabled --quiet "$1" 2>/dev/null; then
+    run systemctl enable "$1"
+  fi
 }
 
 start_service() {
-  if [[ -n $root ]]; then
-    ensure_link "/etc/systemd/system/multi-user.target.wants/$UNIT" "/etc/systemd/system/$UNIT"
-    return 0
-  fi
-  systemctl is-enabled --quiet "$UNIT" 2>/dev/null || run systemctl enable "$UNIT"
-  ((start)) || return 0
+  enable_unit "$UNIT"
+  [[ -z $root ]] && ((start)) || return 0
   if ((service_changed)) || ! systemctl is-active --quiet "$UNIT" 2>/dev/null; then
     run systemctl daemon-reload
     run systemctl restart "$UNIT" || die $EXIT_FAILED "the service did not become ready" \
       "sudo journalctl -u $UNIT -n 50 says why; also: sudo -u $USER_NAME prime-spark edge doctor"
+  fi
+}
+
+start_node() {
+  local name missing=()
+  [[ -n $head ]] || return 0
+  enable_unit "$NODE_UNIT"
+  say "cluster: $head"
+  for name in ray-token jwks.json; do
+    [[ -e $root$home/identity/$name ]] || missing+=("$name")
+  done
+  if ((${#missing[@]})); then
+    say "  To join it:"
+    say "    copy ${missing[*]} from 'identity' in the head's home to $home/identity,"
+    say "    mode 0600, owner $USER_NAME"
+    say "    set ray.address in $CONFIG to this box's address on the trusted network"
+    say "    sudo systemctl restart $UNIT $NODE_UNIT"
+    return 0
+  fi
+  [[ -z $root ]] && ((start)) || return 0
+  if ((node_changed)) || ! systemctl is-active --quiet "$NODE_UNIT" 2>/dev/null; then
+    run systemctl daemon-reload
+    run systemctl restart "$NODE_UNIT" || die $EXIT_FAILED "$NODE_UNIT did not start" \
+      "sudo journalctl -u $NODE_UNIT -n 50 says why; clients of this site are not affected"
   fi
 }
 
@@ -580,14 +634,16 @@ main() {
   check_machine
   check_rights
   keep_home
+  keep_head
   ensure_venv_module
   ensure_user
   ensure_environment
   ensure_command
   ensure_config
   ensure_home
-  ensure_unit
+  ensure_units
   start_service
+  start_node
   report_hailo
   report_memory
   finish

@@ -28,6 +28,7 @@ from tests.edge_runtime.onnx_models import save
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "configs" / "edge" / "constraints.txt"
+JOIN_CONSTRAINTS = CONSTRAINTS.with_name("constraints-join.txt")
 # glibc is 2.36 in bookworm and 2.41 in trixie; wheels say the oldest that they run with.
 PLATFORMS = [f"manylinux{glibc}_aarch64" for glibc in ("_2_28", "_2_27", "_2_24", "_2_17", "2014")]
 DEBIAN_PACKAGES = [
@@ -85,15 +86,20 @@ print(json.dumps(asyncio.run(answer(Path(sys.argv[1])))))
 """
 
 
-def edge_requirements() -> list[str]:
-    """Return what `prime-spark[edge]` asks for."""
+def requirements(*extras: str) -> list[str]:
+    """Return what the project asks for with these extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["edge"]]
+    found = [each for extra in extras for each in project["optional-dependencies"][extra]]
+    return [
+        each for each in (*project["dependencies"], *found) if not each.startswith("prime-spark")
+    ]
 
 
-def pins() -> dict[str, str]:
+def pins(*files: Path) -> dict[str, str]:
     """Return the installer's versions by name."""
-    lines = CONSTRAINTS.read_text("utf-8").splitlines()
+    lines = [
+        line for file in files or (CONSTRAINTS,) for line in file.read_text("utf-8").splitlines()
+    ]
     found = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in found}
 
@@ -103,13 +109,15 @@ def pip(*arguments: str, timeout_s: float = 150) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
 
 
-def install_for_aarch64(python: str, target: Path, *more: str) -> None:
-    """Install the edge extra as the installer does on a board, from wheels for that processor."""
+def install_for_aarch64(
+    python: str, target: Path, *more: str, extras: tuple[str, ...] = ("edge",)
+) -> None:
+    """Install extras as the installer does on a board, from wheels for that processor."""
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
     for_board = ["--only-binary=:all:", "--python-version", python, "--target", str(target)]
     done = pip(
         *("install", "--quiet", "--ignore-installed", *for_board, *platforms),
-        *("-c", str(CONSTRAINTS), *more, *edge_requirements()),
+        *("-c", str(CONSTRAINTS), "-c", str(JOIN_CONSTRAINTS), *more, *requirements(*extras)),
     )
     assert done.returncode == 0, done.stderr
 
@@ -165,7 +173,7 @@ def board(package_index: None, cache: Path) -> Board:
         emulator = shutil.which("qemu-aarch64-static")
         assert emulator is not None
     root = _made_once(cache, "root", DEBIAN_PACKAGES, _unpack_debian)
-    contents = [*edge_requirements(), CONSTRAINTS.read_text("utf-8")]
+    contents = [*requirements("edge"), CONSTRAINTS.read_text("utf-8")]
     site = _made_once(cache, "site", contents, lambda folder: install_for_aarch64("3.11", folder))
     return Board(emulator, root, site)
 
@@ -267,26 +275,29 @@ def test_an_emulated_board_gives_the_answer_that_this_machine_gives(
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("python", ["3.11", "3.13"])
+@pytest.mark.parametrize("extras", [("edge",), ("edge", "cluster")], ids=["alone", "in a cluster"])
 def test_every_package_of_a_board_is_pinned_and_has_a_wheel_for_it(
-    package_index: None, python: str, tmp_path: Path
+    package_index: None, python: str, extras: tuple[str, ...], tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
-    install_for_aarch64(python, tmp_path / "unused", "--dry-run", "--report", str(report))
+    dry_run = ("--dry-run", "--report", str(report))
+    install_for_aarch64(python, tmp_path / "unused", *dry_run, extras=extras)
     found = json.loads(report.read_text("utf-8"))["install"]
     names = [each["download_info"]["url"].rpartition("/")[2] for each in found]
     assert all(name.endswith(("_aarch64.whl", "-none-any.whl")) for name in names), names
     resolved = {
         canonicalize_name(each["metadata"]["name"]): each["metadata"]["version"] for each in found
     }
-    assert resolved == pins()
+    files = (CONSTRAINTS, JOIN_CONSTRAINTS) if "cluster" in extras else (CONSTRAINTS,)
+    assert resolved == pins(*files)
 
 
 def test_a_board_gets_the_versions_that_everything_else_is_tested_with() -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     tested = dict(line.split("==") for line in lines if not line.startswith("#"))
     tested = {canonicalize_name(name): version for name, version in tested.items()}
-    board = pins()
+    board = pins(CONSTRAINTS, JOIN_CONSTRAINTS)
     emulated = board.pop("onnxruntime")
     assert tuple(map(int, emulated.split("."))) < (1, 28), "1.28 and later crash when emulated"
     wrong = [f"{name}=={tested[name]}" for name in board if board[name] != tested[name]]
-    assert not wrong, f"configs/edge/constraints.txt should have {wrong}"
+    assert not wrong, f"the files in configs/edge should have {wrong}"

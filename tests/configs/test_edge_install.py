@@ -106,6 +106,9 @@ def new_box(root: Path, codename: str = "trixie") -> Path:
         ["--wheelhouse", "/nowhere"],
         ["--wheelhouse", "/etc"],
         ["--root", "/nowhere"],
+        ["--join", "10.20.0.10"],
+        ["--join", "head:6379 --verbose"],
+        ["--join", "[fd00::1:6379"],
     ],
 )
 def test_options_that_make_no_sense_are_refused_with_exit_code_2(arguments: list[str]) -> None:
@@ -396,6 +399,69 @@ def test_what_a_power_cut_left_half_installed_is_made_again(installed: Installed
     done = installed.again("--wheelhouse", installed.wheelhouse, "--dry-run")
     assert f"would run: rm -rf {installed.environment}\n" in done.stdout
     assert f" -m venv {installed.environment}\n" in done.stdout
+
+
+# --- joining a cluster --------------------------------------------------------------------------
+
+HEAD = "10.20.0.10:6379"
+
+
+def joined(box: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the installer on a box that has every environment it asks for, Ray's too.
+
+    That the packages exist is seen in test_aarch64; to install them here would take minutes.
+    """
+    ask = ("--root", box, "--any-arch", *arguments)
+    for name in re.findall(r"-m venv (\S+)\n", install(*ask, "--dry-run").stdout):
+        Path(name).mkdir(parents=True)
+        (Path(name) / ".complete").touch()
+    return install(*ask)
+
+
+@pytest.mark.parametrize("head", [HEAD, "head.example.org:6379", "[fd00::10]:6379"])
+def test_a_box_that_joins_gets_the_unit_and_is_told_what_is_missing(box: Path, head: str) -> None:
+    done = joined(box, "--join", head)
+    assert done.returncode == 0, done.stderr
+    units = box / "etc/systemd/system"
+    unit = (units / "prime-spark-node.service").read_text("utf-8")
+    assert f"ExecStart=/opt/prime-spark/current/bin/prime-spark node join --head {head}\n" in unit
+    enabled = units / "multi-user.target.wants/prime-spark-node.service"
+    assert str(enabled.readlink()) == "/etc/systemd/system/prime-spark-node.service"
+    assert f"cluster: {head}\n" in done.stdout
+    assert "copy ray-token jwks.json from" in done.stdout
+    assert "set ray.address in /etc/prime-spark/edge.yaml" in done.stdout
+
+
+def test_a_box_that_has_the_cluster_s_keys_is_not_told_to_copy_them(box: Path) -> None:
+    identity = box / "var/lib/prime-spark/identity"
+    identity.mkdir(parents=True)
+    (identity / "ray-token").touch()
+    assert "copy jwks.json from" in joined(box, "--join", HEAD).stdout
+    (identity / "jwks.json").touch()
+    assert "copy" not in joined(box, "--join", HEAD).stdout
+
+
+def test_a_later_run_without_the_head_keeps_the_box_in_its_cluster(box: Path) -> None:
+    joined(box, "--join", HEAD)
+    before = tree(box)
+    done = joined(box)
+    assert "nothing changed: everything was in place" in done.stdout
+    assert tree(box) == before
+    unit = box / "etc/systemd/system/prime-spark-node.service"
+    joined(box, "--join", "10.20.0.11:6379")
+    assert unit.read_text("utf-8").count("--head 10.20.0.11:6379") == 1
+    assert HEAD not in unit.read_text("utf-8")
+
+
+def test_ray_comes_only_to_boxes_that_join(box: Path) -> None:
+    plain = install("--root", box, "--any-arch", "--dry-run").stdout
+    assert re.search(r"would run: .* prime-spark\\\[edge\\\]$", plain, re.MULTILINE)
+    assert "prime-spark-node" not in plain
+    joining = install("--root", box, "--any-arch", "--dry-run", "--join", HEAD).stdout
+    assert re.search(r"would run: .* prime-spark\\\[cluster\\\]$", joining, re.MULTILINE)
+    assert f"-c {EDGE}/constraints-join.txt " in joining
+    environments = re.findall(r"env-[0-9a-f]{12}", plain), re.findall(r"env-\w{12}", joining)
+    assert environments[0][0] != environments[1][0]
 
 
 # --- accelerators ------------------------------------------------------------------------------

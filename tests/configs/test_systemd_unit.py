@@ -28,6 +28,7 @@ from tests.edge_runtime.onnx_models import identity
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "configs" / "systemd" / "prime-spark-edge.service"
 NAME = UNIT.name
+NODE_UNIT = UNIT.with_name("prime-spark-node.service")
 
 
 def settings() -> dict[str, list[str]]:
@@ -81,9 +82,9 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def with_a_program(folder: Path, text: str) -> Path:
+def with_a_program(folder: Path, text: str, name: str = NAME) -> Path:
     """Write the unit with a program that exists here."""
-    unit = folder / NAME
+    unit = folder / name
     unit.write_text(text.replace("/opt/prime-spark/current/bin/prime-spark", "/bin/true"))
     return unit
 
@@ -91,6 +92,22 @@ def with_a_program(folder: Path, text: str) -> Path:
 def test_systemd_finds_nothing_wrong_in_the_unit(tmp_path: Path) -> None:
     done = analyze("verify", with_a_program(tmp_path, UNIT.read_text("utf-8")))
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_systemd_finds_nothing_wrong_in_the_unit_of_a_node(tmp_path: Path) -> None:
+    runtime = with_a_program(tmp_path, UNIT.read_text("utf-8"))
+    text = NODE_UNIT.read_text("utf-8")
+    node = with_a_program(tmp_path, text, NODE_UNIT.name)
+    done = analyze("verify", node, runtime)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_node_is_a_guest_of_the_runtime() -> None:
+    lines = NODE_UNIT.read_text("utf-8").splitlines()
+    assert f"Wants={NAME}" in lines
+    assert f"After={NAME}" in lines
+    ties = ("Requires", "BindsTo", "PartOf", "PropagatesStopTo", "Conflicts")
+    assert not [line for line in lines if line.startswith(ties)]
 
 
 def test_systemd_would_notice_a_key_that_does_not_exist(tmp_path: Path) -> None:
