@@ -319,7 +319,8 @@ async def test_calls_failed_in_a_row_mark_a_lone_replica_down(
     await until(lambda: place.running == 50)
     with caplog.at_level(logging.WARNING, "serve_apps.gateway.targets"):
         place.fail()
-        await asyncio.wait(tasks)
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(each) for each in found} == {TargetLost}
     assert not target.is_up
     assert "ConnectionError" in target.problem
     assert len(caplog.records) == 2  # the first failed call, and that it is down
