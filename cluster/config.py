@@ -95,7 +95,7 @@ _NOT_SETTINGS: Final = frozenset(
         "PRIME_SPARK_TOKEN",
         "PRIME_SPARK_CLUSTER",
         "PRIME_SPARK_NODE",
-        "PRIME_SPARK_EDGE_RUN",
+        "PRIME_SPARK_NODE_HOME",
     }
 )
 

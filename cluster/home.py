@@ -30,10 +30,15 @@ class Home:
     root: Path
 
     @classmethod
+    def of(cls, root: str | Path) -> Home:
+        """Return a home that may not be there. Raises RuntimeError for an unknown user's."""
+        return cls(Path(root).expanduser().absolute())
+
+    @classmethod
     def at(cls, root: str | Path) -> Home:
         """Open or create a home (mode 0700). Raises Unavailable when that is not possible."""
         try:
-            home = cls(Path(root).expanduser().absolute())
+            home = cls.of(root)
             home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             home.logs.mkdir(mode=0o700, exist_ok=True)
             home.identity.mkdir(mode=0o700, exist_ok=True)

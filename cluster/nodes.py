@@ -7,6 +7,7 @@ refused. On one machine its ports are on loopback besides (`cluster.ray_node`).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ SITE_LABEL: Final = "prime-spark/site"
 ACCELERATOR_LABEL: Final = "prime-spark/accelerator"
 HAILORT_LABEL: Final = "prime-spark/hailort"
 START_TIMEOUT_S: Final = 90.0
-EDGE_RUN: Final = "PRIME_SPARK_EDGE_RUN"  # tells a node's replicas where its runtime's sockets are
+NODE_HOME: Final = "PRIME_SPARK_NODE_HOME"  # tells replicas the home of the machine they are on
 _LOG_TAIL: Final = 600
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _INHERITED: Final = (
@@ -104,7 +105,7 @@ def environment(home: Home, settings: Settings) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _INHERITED or name.startswith(("PRIME_SPARK_", "COVERAGE_", "SSL_CERT_"))
     }
-    kept[EDGE_RUN] = str(home.edge_run)
+    kept[NODE_HOME] = str(home.root)
     kept.update(
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(home.ray_token),
@@ -113,6 +114,7 @@ def environment(home: Home, settings: Settings) -> dict[str, str]:
         RAY_USAGE_STATS_ENABLED="0",
         RAY_worker_niceness="0",  # 15 by default, which hands a busy machine to everybody else
         RAY_DEDUP_LOGS="0",
+        RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL="minor",  # boxes have the Python of their system
         TMPDIR=str(home.scratch),
         PYTHONUNBUFFERED="1",
     )
@@ -138,6 +140,7 @@ def begin(home: Home, settings: Settings, node: Node) -> StartingNode:
         # Any free port: Ray's default range of 10002 to 19999 shuts out ports that are set there.
         "--min-worker-port=0",
         "--max-worker-port=0",
+        f"--temp-dir={home.ray}",  # else a worker would want the head's path
     ]
     if node.name == HEAD:
         arguments += [
@@ -146,7 +149,6 @@ def begin(home: Home, settings: Settings, node: Node) -> StartingNode:
             f"--port={settings.ports.gcs}",
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={settings.ports.dashboard}",
-            f"--temp-dir={home.ray}",
         ]
     else:
         arguments.append(f"--address={gcs_address(settings)}")
@@ -154,6 +156,13 @@ def begin(home: Home, settings: Settings, node: Node) -> StartingNode:
     log_from = log.stat().st_size if log.exists() else 0
     child, session = start(home, node.name, arguments, environment(home, settings), log)
     return StartingNode(node, session, child, log, log_from)
+
+
+def forget_sessions(home: Home) -> None:
+    """Remove what Ray left of sessions before the latest one: each new head begins another."""
+    sessions = sorted(home.ray.glob("session_2*"), key=lambda path: path.stat().st_mtime)
+    for old in sessions[:-1]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def handing_on(home: Home, settings: Settings, part: str) -> dict[str, str]:
@@ -164,7 +173,7 @@ def handing_on(home: Home, settings: Settings, part: str) -> dict[str, str]:
     told = home.run / f"{part}.yaml"
     told.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
     inherited = environment(home, settings)
-    env = {k: v for k, v in inherited.items() if k == EDGE_RUN or not k.startswith("PRIME_SPARK_")}
+    env = {name: v for name, v in inherited.items() if not name.startswith("PRIME_SPARK_")}
     env["PRIME_SPARK_CONFIG"] = str(told)
     return env
 

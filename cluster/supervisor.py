@@ -40,6 +40,7 @@ from cluster.nodes import (
     StartingNode,
     begin,
     edge_node,
+    forget_sessions,
     gcs_address,
     handing_on,
 )
@@ -91,14 +92,23 @@ def read_node(home: Home) -> NodeState | None:
 
 
 class NodeSupervisor:
-    """Keeps one node. jitter: from 0 to 1, of pauses."""
+    """Keeps one node. jitter: from 0 to 1, of pauses.
+
+    keeps_runtime: False where a service manager has the runtime; two would fight for it.
+    """
 
     def __init__(
-        self, home: Home, settings: Settings, jitter: Callable[[], float] = random.random
+        self,
+        home: Home,
+        settings: Settings,
+        jitter: Callable[[], float] = random.random,
+        *,
+        keeps_runtime: bool = True,
     ) -> None:
         self._home = home
         self._settings = settings
         self._jitter = jitter
+        self._keeps_runtime = keeps_runtime
         self._runtime: asyncio.subprocess.Process | None = None
         self._raylet: psutil.Process | None = None
         self.state = NodeState(os.getpid())
@@ -113,7 +123,8 @@ class NodeSupervisor:
         self._write()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_runtime())
+                if self._keeps_runtime:
+                    group.create_task(self._keep_runtime())
                 group.create_task(self._keep_raylet())
         finally:
             await asyncio.shield(self._end())
@@ -202,6 +213,7 @@ class NodeSupervisor:
         """Start a raylet; True when it has joined the head."""
         accelerator, hailort = await self._accelerator()
         node = edge_node(self._settings, accelerator, hailort)
+        await asyncio.to_thread(forget_sessions, self._home)
         starting = begin(self._home, self._settings, node)
         self.state.raylet = "starting"
         self.state.raylet_starts += 1
@@ -346,10 +358,11 @@ def start_supervisor(home: Home, settings: Settings) -> StartingSupervisor:
     return StartingSupervisor(home, session, child)
 
 
-async def supervise(home: Home, settings: Settings) -> None:
-    """Keep the node of this machine until SIGTERM or SIGINT."""
+async def supervise(home: Home, settings: Settings, *, keeps_runtime: bool = True) -> None:
+    """Keep the node of this machine until SIGTERM or SIGINT; see `NodeSupervisor`."""
     loop = asyncio.get_running_loop()
-    task = loop.create_task(NodeSupervisor(home, settings).run())
+    supervisor = NodeSupervisor(home, settings, keeps_runtime=keeps_runtime)
+    task = loop.create_task(supervisor.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):

@@ -296,8 +296,9 @@ class EngineService:
         try:
             await self._engine.load(source)
         except PrimeSparkError as error:
-            is_passing = isinstance(error, Unavailable) and key in self._engine.residency.evicted
-            if not is_passing:  # others are busy now; it comes back when it is asked for again
+            there = (*self._engine.residency.evicted, *self._engine.loaded)
+            is_passing = isinstance(error, Unavailable) and key in there
+            if not is_passing:  # others are busy now; it comes back, or what was there serves on
                 self._failures[key] = error.message
             raise
         except Exception:

@@ -73,14 +73,20 @@ def deploy(settings: Settings, address: str | None) -> None:
         applications["gateway"] = _gateway(settings)
         for name in applications:
             _say(name, "deploying")
-        logs = LoggingConfig(
-            log_level="WARNING",  # else it composes a line for every call, to drop it
-            enable_access_log=False,
-            logs_dir=str(Home.at(settings.home).logs / "serve"),
-        )
+        here = str(Home.at(settings.home).logs / "serve")
+        elsewhere = {} if settings.edge.here else {"edge": None}  # there is no such path on a box
         serve.run_many(
             [
-                serve.RunTarget(application, name=name, route_prefix=None, logging_config=logs)
+                serve.RunTarget(
+                    application,
+                    name=name,
+                    route_prefix=None,
+                    logging_config=LoggingConfig(
+                        log_level="WARNING",  # else it composes a line for every call, to drop it
+                        enable_access_log=False,
+                        logs_dir=elsewhere.get(name, here),
+                    ),
+                )
                 for name, application in applications.items()
             ],
             wait_for_applications_running=False,

@@ -5,9 +5,11 @@ head. What comes through Serve goes over the runtime's Unix socket with deadline
 trace, and comes back with the rung that computed it; an answer of the runtime, a refusal too, is a
 reply, and a runtime that cannot be reached is `Unavailable`, which sends the request elsewhere.
 
-The replica also hands the runtime the versions that the serving table places on the edge: it
-installs their packages on the node's disk, so that the runtime has them after a reboot without a
-network, and it never touches packages that were installed there by hand.
+Where the node has the registry, the replica also hands the runtime the versions that the serving
+table places on the edge: it installs their packages on the node's disk, so that the runtime has
+them after a reboot without a network, and it never touches packages that were installed there by
+hand. On a box with a home of its own there is none yet, and what was installed there is what it
+serves.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ray import serve
 
 from cluster.config import Settings
 from cluster.home import Home
-from cluster.nodes import EDGE_RUN
+from cluster.nodes import NODE_HOME
 from cluster.registry.embedded import EmbeddedRegistry
 from edge_runtime.engine import Answered, LoadReport, ModelOptions, ModelSource
 from edge_runtime.errors import NotFound, PrimeSparkError, Unavailable
@@ -42,7 +44,15 @@ from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
 from serve_apps.tasks import end
-from serve_apps.wire import Call, ReplicaReport, Reply, decode_call, encode_answer, encode_error
+from serve_apps.wire import (
+    FOLLOWS_NONE,
+    Call,
+    ReplicaReport,
+    Reply,
+    decode_call,
+    encode_answer,
+    encode_error,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -67,31 +77,35 @@ class EdgeForwarder:
 
     async def _start(self, settings: Settings) -> None:
         stay_on_loopback()
-        home = Home.at(settings.home)
+        theirs = Home.of(settings.home)  # the settings are the head's
+        home = Home.at(os.environ.get(NODE_HOME) or settings.home)
         log_to(home.logs, f"inference-edge-{serve.get_replica_context().replica_id.unique_id}")
-        run = Path(os.environ.get(EDGE_RUN) or home.edge_run)
+        limits, options = settings.limits.limits(), settings.engine.options()
+        self._runtime = RuntimeOfNode(home.edge_run, limits, options)
+        self._closing.push_async_callback(self._runtime.close)
+        await self._runtime.refresh()
+        self._sync: ModelSync | None = None
+        if home != theirs and not home.registry.exists():
+            return
         registry = EmbeddedRegistry(home.registry)
         self._closing.callback(registry.close)
-        self._runtime = RuntimeOfNode(run, settings.limits.limits(), settings.engine.options())
-        self._closing.push_async_callback(self._runtime.close)
-        self._sync = ModelSync(self._runtime, registry, "edge", settings.engine.options())
-        await self._runtime.refresh()
+        self._sync = ModelSync(self._runtime, registry, "edge", options)
         await self._sync.step()
         self._syncing = asyncio.get_running_loop().create_task(self._sync.run())
         self._closing.push_async_callback(end, (self._syncing,))
 
     async def infer(self, packed: tuple[Any, ...]) -> tuple[Any, ...]:
         """Forward one `Call`, return one `Reply`, both as plain tuples."""
-        return tuple(await self._runtime.forward(Call._make(packed)))
+        return tuple(await self._runtime.forward(Call.of(packed)))
 
     async def report(self) -> ReplicaReport:
         """Say what the runtime has loaded and how busy it is. Raises Unavailable without one."""
         await self._runtime.refresh()
         return ReplicaReport(
             loads=self._runtime.loads,
-            failures=dict(self._sync.failures),
+            failures=dict(self._sync.failures) if self._sync else {},
             statistics=await self._runtime.statistics(),
-            generation=self._sync.generation,
+            generation=self._sync.generation if self._sync else FOLLOWS_NONE,
         )
 
     async def check_health(self) -> None:
@@ -99,7 +113,7 @@ class EdgeForwarder:
 
         A runtime that is away is no reason: another replica would find none either.
         """
-        if self._syncing.done():
+        if self._sync is not None and self._syncing.done():
             raise RuntimeError("the model sync ended") from self._syncing.exception()
 
     async def __del__(self) -> None:

@@ -57,7 +57,7 @@ class Inference:
 
     async def infer(self, packed: tuple[Any, ...]) -> tuple[Any, ...]:
         """Compute one `Call`, return one `Reply`, both as plain tuples; errors are in the reply."""
-        return tuple(await answer(self._engine, Call._make(packed)))
+        return tuple(await answer(self._engine, Call.of(packed)))
 
     async def report(self) -> ReplicaReport:
         """Say what is loaded and how busy it is."""

@@ -9,14 +9,17 @@ the replica that gave it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from edge_runtime.engine import Answered, LoadReport
 from edge_runtime.errors import PrimeSparkError, kind_of
 from edge_runtime.protocol.binary import decode_raw, encode_raw
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, RequestedOutput, Tensor
+
+FOLLOWS_NONE: Final = sys.maxsize
 
 WireTensor = tuple[str, str, tuple[int, ...], bytes]
 
@@ -35,6 +38,11 @@ class Call(NamedTuple):
     priority: int
     trace: str = ""
 
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Call:
+        """Read what an older release sent, or a newer one, which has more to say."""
+        return cls(*values[: len(cls._fields)])
+
 
 class Reply(NamedTuple):
     """What came back: outputs or an error; taken_s: seconds in the replica.
@@ -48,6 +56,11 @@ class Reply(NamedTuple):
     taken_s: float
     rung: str = ""
     age_s: float = 0.0
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Reply:
+        """Read what an older release sent, or a newer one, which has more to say."""
+        return cls(*values[: len(cls._fields)])
 
 
 class Failure(NamedTuple):
@@ -63,7 +76,10 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """A replica's answer to a probe: what it has loaded, how busy it is, what failed to load."""
+    """A replica's answer to a probe: what it has loaded, how busy it is, what failed to load.
+
+    generation: of the serving table that it has caught up with; FOLLOWS_NONE where it has no table.
+    """
 
     loads: Mapping[tuple[str, str], LoadReport]
     failures: Mapping[tuple[str, str], Failure]

@@ -112,7 +112,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
     settings = invocation(context).settings()
     # Not `Home.at`, which makes it: a checklist changes nothing, and works without the right to.
-    home = Home(Path(settings.home).expanduser().absolute())
+    home = Home.of(settings.home)
     socket = home.edge_run / "edge.sock"
     subject = Subject(
         settings.edge.accelerator, home.root, lambda: ask(socket, "GET", "/v2/prime-spark/edge")

@@ -50,11 +50,15 @@ def join(
         str | None,
         typer.Option(help="HOST:PORT of the head's GCS; the setting edge.head if unset."),
     ] = None,
+    runtime: Annotated[
+        bool,
+        typer.Option(help="Start the edge runtime where none answers; not where systemd does."),
+    ] = True,
 ) -> None:
     """Run this box as an edge node until SIGTERM: its runtime, and a raylet beside it.
 
-    The runtime is started unless one answers already (systemd's), and clients of the site never
-    depend on the head. The raylet joins the head when it can be reached, and again whenever it has
+    The runtime is started unless one answers already, and clients of the site never depend on the
+    head. The raylet joins the head when it can be reached, and again whenever it has
     to; it carries the labels of tier, site and accelerator. Needs the cluster's Ray token in
     identity/ray-token.
     """
@@ -70,4 +74,4 @@ def join(
     home.make_edge_run()
     home.make_run()
     log_to_stdout()
-    asyncio.run(supervise(home, call.settings()))
+    asyncio.run(supervise(home, call.settings(), keeps_runtime=runtime))

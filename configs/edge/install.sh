@@ -280,9 +280,12 @@ keep_home() {
 
 # A box that has joined a cluster stays in it when this runs again without --join.
 keep_head() {
-  [[ -z $head ]] || return 0
-  head=$(sed -n 's/^ExecStart=.* node join --head \(.*\)$/\1/p' \
-    "$root/etc/systemd/system/$NODE_UNIT" 2>/dev/null || true)
+  local unit=$root/etc/systemd/system/$NODE_UNIT
+  [[ -z $head && -f $unit ]] || return 0
+  head=$(sed -n 's/^ExecStart=.* --head[ =]\([^ ]*\).*$/\1/p' "$unit")
+  [[ $head =~ $HEAD_PATTERN ]] ||
+    die $EXIT_USAGE "$unit does not say which head the box joins" \
+      "name it with --join HOST:PORT, or remove the unit if the box is to leave the cluster"
 }
 
 config_value() {
@@ -456,24 +459,26 @@ start_service() {
 }
 
 start_node() {
-  local name missing=()
+  local identity=$home/identity
   [[ -n $head ]] || return 0
   enable_unit "$NODE_UNIT"
+  [[ -n $root ]] || ! ((node_changed)) || run systemctl daemon-reload
   say "cluster: $head"
-  for name in ray-token jwks.json; do
-    [[ -e $root$home/identity/$name ]] || missing+=("$name")
-  done
-  if ((${#missing[@]})); then
-    say "  To join it:"
-    say "    copy ${missing[*]} from 'identity' in the head's home to $home/identity,"
-    say "    mode 0600, owner $USER_NAME"
-    say "    set ray.address in $CONFIG to this box's address on the trusted network"
+  if ! grep -qs '^ray:' "$root$CONFIG"; then
+    say "  Ray listens on loopback only. In $CONFIG, for this box's address on the trusted"
+    say "  network, say 10.20.0.21:"
+    say "    ray: {address: 10.20.0.21}"
+  fi
+  # The runtime makes a key set of its own where there is none: that one tells nothing.
+  if [[ ! -e $root$identity/ray-token ]]; then
+    say "  To join, copy ray-token and jwks.json from 'identity' in the head's home to $identity,"
+    say "  mode 0600, owner $USER_NAME, and remove $identity/signing-key.pem: the cluster's tokens"
+    say "  count here then, in place of the box's own. Then:"
     say "    sudo systemctl restart $UNIT $NODE_UNIT"
     return 0
   fi
   [[ -z $root ]] && ((start)) || return 0
   if ((node_changed)) || ! systemctl is-active --quiet "$NODE_UNIT" 2>/dev/null; then
-    run systemctl daemon-reload
     run systemctl restart "$NODE_UNIT" || die $EXIT_FAILED "$NODE_UNIT did not start" \
       "sudo journalctl -u $NODE_UNIT -n 50 says why; clients of this site are not affected"
   fi

@@ -24,7 +24,7 @@ from edge_runtime.engine.recall import Recall
 from edge_runtime.engine.residency import Residency
 from edge_runtime.engine.rungs import AcceleratorRung, Ladder, ProcessorRung, Rung
 from edge_runtime.engine.runner import Answered, ModelOptions, ModelRunner
-from edge_runtime.engine.source import ModelSource, Variant
+from edge_runtime.engine.source import Damaged, ModelSource, Variant
 from edge_runtime.engine.threads import compute_pool
 from edge_runtime.errors import InvalidInput, NotFound, PrimeSparkError, Unavailable, Unsupported
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, Signature, Tensor
@@ -135,9 +135,9 @@ class Engine:
         """Load and warm up a model; many callers of the same share one load.
 
         A version that is loaded with the same options stays as it is. With other options, or when
-        an artifact of it could not be opened, it is opened and warmed anew beside the old one,
-        which serves until then and finishes what it accepted afterwards: no request is dropped. At
-        most two copies are in memory at a time.
+        a file of it was damaged then, it is opened and warmed anew beside the old one, which serves
+        until then and finishes what it accepted afterwards: no request is dropped. At most two
+        copies are in memory at a time.
 
         Raises Corrupt, Unsupported; what was loaded before goes on then.
         """
@@ -145,7 +145,7 @@ class Engine:
         while (other := self._loading.get(key)) is not None and other[0] != source:
             await asyncio.wait((other[1],))
         if other is None:
-            if self.options_of(key) == source.options and not self._runners[key].ladder.problems:
+            if self.options_of(key) == source.options and not self._runners[key].ladder.is_damaged:
                 return
             task = asyncio.get_running_loop().create_task(self._open(source))
             self._loading[key] = (source, task)
@@ -297,7 +297,9 @@ class Engine:
                 if backend is not None:
                     rungs.insert(0, AcceleratorRung(self._accelerator.name, backend))
         if rungs:
-            return Ladder(rungs, [failure.message for failure in failures])
+            is_damaged = any(isinstance(failure, Damaged) for failure in failures)
+            problems = [failure.message for failure in failures]
+            return Ladder(rungs, problems, is_damaged=is_damaged)
         if failures:
             raise failures[0]
         formats = ", ".join(sorted(variant.name for variant in source.variants))

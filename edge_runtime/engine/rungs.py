@@ -124,13 +124,17 @@ Rung = ProcessorRung | AcceleratorRung
 class Ladder:
     """The rungs of one model version, best first (at least one).
 
-    problems: why artifacts of it could not become a rung, one sentence each.
+    problems: why artifacts of it could not become a rung, one sentence each; is_damaged: some of
+    them because their files are not what was installed.
     """
 
-    def __init__(self, rungs: Sequence[Rung], problems: Sequence[str] = ()) -> None:
+    def __init__(
+        self, rungs: Sequence[Rung], problems: Sequence[str] = (), *, is_damaged: bool = False
+    ) -> None:
         self.rungs = tuple(rungs)
         self._devices = [rung.backend for rung in rungs if isinstance(rung, AcceleratorRung)]
         self.problems = tuple(problems)
+        self.is_damaged = is_damaged
 
     @property
     def signature(self) -> Signature:

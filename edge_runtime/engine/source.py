@@ -12,6 +12,10 @@ from edge_runtime.errors import Corrupt
 from edge_runtime.protocol.types import Signature
 
 
+class Damaged(Corrupt):
+    """A file is not the one that was installed: installing it again cures that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One artifact of a version.
@@ -30,17 +34,17 @@ class Variant:
         return f"{self.format} for {self.target}" if self.target else self.format
 
     def verify(self) -> None:
-        """Read the file and compare its digest. Raises Corrupt."""
+        """Read the file and compare its digest. Raises Damaged."""
         try:
             if self.digest:
                 if not stat.S_ISREG(self.path.stat().st_mode):  # a pipe would never end
-                    raise Corrupt(f"{self.path.name} is not a file")
+                    raise Damaged(f"{self.path.name} is not a file")
                 with self.path.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                 if found != self.digest:
-                    raise Corrupt(f"{self.path.name} is not what was installed (SHA-256 differs)")
+                    raise Damaged(f"{self.path.name} is not what was installed (SHA-256 differs)")
         except OSError as error:
-            raise Corrupt(f"{self.path.name} cannot be read: {error.strerror}") from None
+            raise Damaged(f"{self.path.name} cannot be read: {error.strerror}") from None
 
 
 @dataclass(frozen=True, slots=True)

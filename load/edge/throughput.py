@@ -107,9 +107,9 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
             if who != ALONE:
                 ratio = _ratio(rates, measured["rounds"][ALONE])
                 cells[2] = f"{ratio.value:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
-            if who == ENGINE:
-                cells[3] = f"{statistics.median(measured['rows_a_batch']):.1f}"
-            elif who in (ALONE, ALL, WHOLE):
+            if batches := measured["rows_a_batch"].get(who):
+                cells[3] = f"{statistics.median(batches):.1f}"
+            elif who in (ALONE, ALL):
                 cells[3] = str(measured["batch"])
             elif who == BARE:
                 cells[3] = "1"
@@ -138,22 +138,23 @@ def _of_model(stage: Stage, model: BenchModel, box: Box, file: Path) -> dict[str
     best = max(tried, key=lambda size: tried[size])
     stage.say(f"throughput: {model.name}, best batch size of onnxruntime alone {best}")
     job = Job("http", HOST, box.port, str(file), clients, plan.warm_s, plan.measure_s)
-    rows_a_batch: list[float] = []
+    rows_a_batch: dict[str, list[float]] = {ENGINE: [], WHOLE: []}
 
     def whole() -> float:
-        job = {**asked, "rows": best, "clients": max(1, clients // best) + workers}
-        return float(child.measure(NAME, job)["per_s"])
+        return of_engine(
+            WHOLE, {**asked, "rows": best, "clients": max(1, clients // best) + workers}
+        )
 
     def bare() -> float:
         return float(child.measure(NAME, {**asked, "what": "bare"})["per_s"])
 
-    def engine() -> float:
-        measured = child.measure(NAME, asked)
-        rows_a_batch.append(measured["rows_a_batch"])
+    def of_engine(who: str, job: Mapping[str, Any]) -> float:
+        measured = child.measure(NAME, job)
+        rows_a_batch[who].append(measured["rows_a_batch"])
         return float(measured["per_s"])
 
     contestants: dict[str, Callable[[], float]] = {
-        ENGINE: engine,
+        ENGINE: lambda: of_engine(ENGINE, asked),
         ALONE: lambda: alone(best, workers),
         HTTP: lambda: child.load(f"HTTP, {model.name}", job).per_s,
         WHOLE: whole,

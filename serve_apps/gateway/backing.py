@@ -41,7 +41,7 @@ class HandleBacking:
                 retry_after_s=1.0,
                 details={"reason": "queue_full"},
             ) from None
-        return Reply._make(reply)
+        return Reply.of(reply)
 
     async def probe(self) -> Sequence[ReplicaReport]:
         """Ask all replicas side by side; those that fail or hang are left out.

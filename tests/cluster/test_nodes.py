@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from cluster.config import load_settings
 from cluster.home import Home
-from cluster.nodes import handing_on
+from cluster.nodes import forget_sessions, handing_on
 
 
 def test_a_child_has_the_settings_of_its_parent_whatever_they_came_from(
@@ -20,3 +22,14 @@ def test_a_child_has_the_settings_of_its_parent_whatever_they_came_from(
     found = load_settings(handing_on(home, settings, "deploy"))
     assert found == settings
     assert (found.gateway.replicas, found.engine.max_queue, found.edge.here) == (2, 7, False)
+
+
+def test_of_ray_s_sessions_the_latest_stays(home: Home) -> None:
+    home.make_run()
+    forget_sessions(home)
+    for age, name in enumerate(("session_2026-11-03_c", "session_2026-11-01_a", "other")):
+        folder = home.ray / name
+        (folder / "logs").mkdir(parents=True)
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    forget_sessions(home)
+    assert {path.name for path in home.ray.iterdir()} == {"session_2026-11-03_c", "other"}

@@ -424,21 +424,28 @@ def test_a_box_that_joins_gets_the_unit_and_is_told_what_is_missing(box: Path, h
     assert done.returncode == 0, done.stderr
     units = box / "etc/systemd/system"
     unit = (units / "prime-spark-node.service").read_text("utf-8")
-    assert f"ExecStart=/opt/prime-spark/current/bin/prime-spark node join --head {head}\n" in unit
+    assert (
+        f"ExecStart=/opt/prime-spark/current/bin/prime-spark node join --no-runtime --head {head}\n"
+        in unit
+    )
     enabled = units / "multi-user.target.wants/prime-spark-node.service"
     assert str(enabled.readlink()) == "/etc/systemd/system/prime-spark-node.service"
     assert f"cluster: {head}\n" in done.stdout
-    assert "copy ray-token jwks.json from" in done.stdout
-    assert "set ray.address in /etc/prime-spark/edge.yaml" in done.stdout
+    assert "copy ray-token and jwks.json from" in done.stdout
+    assert "ray: {address: " in done.stdout
 
 
 def test_a_box_that_has_the_cluster_s_keys_is_not_told_to_copy_them(box: Path) -> None:
     identity = box / "var/lib/prime-spark/identity"
     identity.mkdir(parents=True)
+    (identity / "jwks.json").touch()  # the runtime makes its own
+    assert "copy ray-token and jwks.json from" in joined(box, "--join", HEAD).stdout
     (identity / "ray-token").touch()
-    assert "copy jwks.json from" in joined(box, "--join", HEAD).stdout
-    (identity / "jwks.json").touch()
-    assert "copy" not in joined(box, "--join", HEAD).stdout
+    settings = box / "etc/prime-spark/edge.yaml"
+    settings.write_text(settings.read_text("utf-8") + "ray:\n  address: 10.20.0.21\n")
+    done = joined(box, "--join", HEAD)
+    assert "copy" not in done.stdout
+    assert "ray: {address: " not in done.stdout
 
 
 def test_a_later_run_without_the_head_keeps_the_box_in_its_cluster(box: Path) -> None:
@@ -451,6 +458,26 @@ def test_a_later_run_without_the_head_keeps_the_box_in_its_cluster(box: Path) ->
     joined(box, "--join", "10.20.0.11:6379")
     assert unit.read_text("utf-8").count("--head 10.20.0.11:6379") == 1
     assert HEAD not in unit.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("start", "code"),
+    [
+        ("node join --head=10.20.0.10:6379 --runtime", 0),
+        ("node join", 2),
+        ("node join --head nowhere", 2),
+    ],
+)
+def test_a_unit_that_was_changed_by_hand_is_understood_or_asked_about(
+    box: Path, start: str, code: int
+) -> None:
+    joined(box, "--join", HEAD)
+    unit = box / "etc/systemd/system/prime-spark-node.service"
+    unit.write_text(f"[Service]\nExecStart=/opt/prime-spark/current/bin/prime-spark {start}\n")
+    done = install("--root", box, "--any-arch", "--dry-run")
+    assert done.returncode == code, done.stderr
+    told = done.stdout if code == 0 else done.stderr
+    assert (f"cluster: {HEAD}\n" if code == 0 else "name it with --join HOST:PORT") in told
 
 
 def test_ray_comes_only_to_boxes_that_join(box: Path) -> None:

@@ -106,6 +106,8 @@ def test_a_node_is_a_guest_of_the_runtime() -> None:
     lines = NODE_UNIT.read_text("utf-8").splitlines()
     assert f"Wants={NAME}" in lines
     assert f"After={NAME}" in lines
+    (command,) = (line for line in lines if line.startswith("ExecStart="))
+    assert command.endswith(" node join --no-runtime"), "else both would start the runtime"
     ties = ("Requires", "BindsTo", "PartOf", "PropagatesStopTo", "Conflicts")
     assert not [line for line in lines if line.startswith(ties)]
 

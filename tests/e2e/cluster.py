@@ -94,12 +94,16 @@ class Completed:
 
 
 @contextmanager
-def own_cluster() -> Iterator[TestCluster]:
-    """Yield a home with ports of its own; whatever was started there is ended."""
+def own_cluster(**settings: str) -> Iterator[TestCluster]:
+    """Yield a home with ports of its own; whatever was started there is ended.
+
+    settings: variables without their prefix.
+    """
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     ports = {f"PRIME_SPARK_{name}": str(free_port()) for name in PORTS}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PRIME_SPARK_", "RAY_"))}
     env = {**kept, "PRIME_SPARK_HOME": str(root), **ports, **SMALL_LIMITS}
+    env |= {f"PRIME_SPARK_{name}": value for name, value in settings.items()}
     cluster = TestCluster(Home.at(root), env)
     try:
         yield cluster

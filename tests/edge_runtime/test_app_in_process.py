@@ -699,6 +699,18 @@ async def test_a_damaged_int8_artifact_is_passed_over_for_the_fp32_one(box: Box)
         assert (await health(client))[1:] == ("ready", [])
 
 
+async def test_a_model_whose_artifact_can_never_be_opened_is_loaded_once(box: Box) -> None:
+    path = onnx_models.identity(box.folder / "identity.onnx", "FP32", ("n", 1))
+    wrong = box.folder / "wrong.onnx"
+    wrong.write_bytes(b"no model")
+    files = [Incoming("onnx-int8", wrong), Incoming("onnx", path)]
+    box.packages.install("good", "1", files, installed_at=1.0)
+    async with box.running() as runtime, box.local() as client:
+        before = runtime.engine.runner("good", "1")
+        await client.post("/v2/repository/models/good/load", json={})
+        assert runtime.engine.runner("good", "1") is before
+
+
 async def test_a_damaged_package_that_is_installed_again_is_served(box: Box) -> None:
     path = box.install("good") / "onnx.onnx"
     whole = path.read_bytes()

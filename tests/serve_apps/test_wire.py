@@ -117,6 +117,15 @@ def test_what_computed_an_answer_and_how_long_ago_travels_with_it() -> None:
     assert (back.rung, back.age_s) == ("stale", 12.5)
 
 
+def test_releases_that_say_less_or_more_understand_one_another() -> None:
+    reply = encode_answer(Answered((), "hailo"), LOAD, 0.5)
+    assert Reply.of(tuple(reply)[:4]) == reply._replace(rung="")
+    assert Reply.of((*reply, "what a newer one adds")) == reply
+    call = encode_call(InferRequest("m", None, ()), "1", 1.5, 2, "00-1")
+    assert Call.of(tuple(call)[:6]) == call._replace(trace="")
+    assert Call.of((*call, "what a newer one adds")) == call
+
+
 def test_the_replica_s_load_travels_with_answers_and_with_refusals() -> None:
     assert reported_load(encode_answer(Answered((), "hailo"), LOAD, 0.5)) == LOAD
     assert reported_load(encode_error(InvalidInput("no"), LOAD, 0.5)) == LOAD
