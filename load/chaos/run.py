@@ -26,7 +26,7 @@ from edge_runtime.backends.onnx import load_onnx
 from edge_runtime.packages import Incoming
 from load.chaos import accelerator, boxfaults, clusterfaults, models
 from load.chaos.background import Background
-from load.chaos.box import READY_S, Box, BoxError, install, run_command
+from load.chaos.box import Box, BoxError, install, run_command
 from load.chaos.clients import Spec, streams
 from load.chaos.clock import Clock, NoCompiler
 from load.chaos.head import TOKEN_S, Head, Probe
@@ -189,9 +189,8 @@ async def _build(
     box.start()
     await box.ready()
     if scene.head is not None:
-        tell("digits comes to the box by the registry")
+        tell("the head serves digits on the edge")
         await scene.head.serve_digits(folder)
-        await _await_digits(scene)
         scene.probe = Probe(scene.head, models.read(folder)[DIGITS])
     spec = Spec(
         models=str(folder),
@@ -208,26 +207,16 @@ async def _build(
     return scene
 
 
-async def _await_digits(scene: Scene) -> None:
-    """Wait until the head has put digits on the box."""
-    until = time.monotonic() + READY_S
-    while (DIGITS, "1") not in await scene.loaded():
-        if time.monotonic() > until:
-            raise BoxError(f"digits has not come to the box after {READY_S:.0f} s")
-        await asyncio.sleep(0.1)
-
-
 def _install(scene: Scene) -> None:
-    """Put the packages on the box; with a head, digits comes from there."""
+    """Put the packages on the box, as somebody on the spot does: it is another machine."""
     folder, packages = scene.models, scene.box.packages
     hef = Incoming("hef", folder / "digits.hef", TARGET)
-    if scene.network is None:
-        artifacts = [
-            Incoming("onnx", folder / "digits.onnx"),
-            Incoming("onnx-int8", folder / "digits-int8.onnx"),
-            hef,
-        ]
-        install(packages, DIGITS, "1", artifacts)
+    artifacts = [
+        Incoming("onnx", folder / "digits.onnx"),
+        Incoming("onnx-int8", folder / "digits-int8.onnx"),
+        hef,
+    ]
+    install(packages, DIGITS, "1", artifacts)
     plain = [Incoming("onnx", folder / "plain.onnx")]
     install(packages, PLAIN, "1", plain)
     for version in VERSIONS:
