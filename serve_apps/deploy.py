@@ -74,7 +74,6 @@ def deploy(settings: Settings, address: str | None) -> None:
         for name in applications:
             _say(name, "deploying")
         here = str(Home.at(settings.home).logs / "serve")
-        elsewhere = {} if settings.edge.here else {"edge": None}  # there is no such path on a box
         serve.run_many(
             [
                 serve.RunTarget(
@@ -84,7 +83,8 @@ def deploy(settings: Settings, address: str | None) -> None:
                     logging_config=LoggingConfig(
                         log_level="WARNING",  # else it composes a line for every call, to drop it
                         enable_access_log=False,
-                        logs_dir=elsewhere.get(name, here),
+                        # A box elsewhere has no such path, and keeps them in Ray's session.
+                        logs_dir=here if name != "edge" or settings.edge.here else None,
                     ),
                 )
                 for name, application in applications.items()

@@ -58,9 +58,8 @@ def join(
     """Run this box as an edge node until SIGTERM: its runtime, and a raylet beside it.
 
     The runtime is started unless one answers already, and clients of the site never depend on the
-    head. The raylet joins the head when it can be reached, and again whenever it has
-    to; it carries the labels of tier, site and accelerator. Needs the cluster's Ray token in
-    identity/ray-token.
+    head. The raylet joins the head when it can be reached, and again whenever it has to; it carries
+    the labels of tier, site and accelerator. Needs the cluster's Ray token in identity/ray-token.
     """
     import asyncio
 
