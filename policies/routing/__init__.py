@@ -1,6 +1,32 @@
-"""Where a request should run: values (`types`) and the decision (`choose`)."""
+"""Where a request should run: values (`types`), knowledge (`table`) and decisions (`utility`)."""
 
-from policies.routing.choose import choose
-from policies.routing.types import Decision, NoTarget, Request, Target, Verdict
+from policies.routing.table import RoutingTable, Sent
+from policies.routing.types import (
+    Decision,
+    Hopeless,
+    Load,
+    NoTarget,
+    Objective,
+    Outcome,
+    Request,
+    Target,
+    Verdict,
+)
+from policies.routing.utility import WEIGHTS, Weights, choose
 
-__all__ = ["Decision", "NoTarget", "Request", "Target", "Verdict", "choose"]
+__all__ = [
+    "WEIGHTS",
+    "Decision",
+    "Hopeless",
+    "Load",
+    "NoTarget",
+    "Objective",
+    "Outcome",
+    "Request",
+    "RoutingTable",
+    "Sent",
+    "Target",
+    "Verdict",
+    "Weights",
+    "choose",
+]

@@ -1,0 +1,168 @@
+"""A simulated node: a queue, a batcher, and a clock that the simulation turns."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+from load.simulator.world import Discipline, NodeSpec
+from policies.routing import Load
+from policies.routing.types import SLACKS
+
+_SMOOTHING = 0.2
+
+
+class Job:
+    """A request on its way through the simulation; times are of the simulation."""
+
+    __slots__ = (
+        "arrived", "attempts", "bucket", "cost_usd", "deadline", "due", "late", "origin", "outcome",
+        "sent", "size", "slack_s", "started", "target", "work",
+    )  # fmt: skip
+
+    def __init__(
+        self, origin: int, arrived: float, slack_s: float, work: float, bucket: int
+    ) -> None:
+        self.origin = origin
+        self.arrived = arrived
+        self.slack_s = slack_s
+        self.deadline = arrived + slack_s
+        self.due = self.deadline  # less the way back
+        self.work = work
+        self.bucket = bucket
+        self.sent: Any = None
+        self.target = ""
+        self.late = -1.0
+        self.attempts = 0
+        self.cost_usd = 0.0
+        self.outcome = ""
+
+
+class Node:
+    """Computes one batch at a time; `finish` is called for a batch, `drop` for the hopeless."""
+
+    def __init__(
+        self,
+        spec: NodeSpec,
+        discipline: Discipline,
+        *,
+        drops: bool,
+        slowness: Callable[[float], float],
+        noise: Callable[[], float],
+        schedule: Callable[[float, Callable[..., None], Any], None],
+        finish: Callable[[Node, Sequence[Job], float], None],
+        drop: Callable[[Node, Job, float], None],
+    ) -> None:
+        self.spec = spec
+        self.discipline = discipline
+        self.drops = drops
+        self.slowness_now = slowness
+        self._noise = noise
+        self._slowness_of_run = self.last_slowness = 1.0
+        self._schedule = schedule
+        self._finish = finish
+        self._drop = drop
+        self._queue: list[tuple[float, int, Job]] = []
+        self._count = 0
+        self._queued_work = 0.0
+        self._running: Sequence[Job] = ()
+        self.free_at = 0.0
+        self._expected_free_at = 0.0
+        self._scale = 1.0
+        self.busy_s = 0.0
+        self.coming: list[tuple[float, Job]] = []  # sent, not here yet; for the omniscient only
+
+    def batch_s(self, works: Sequence[float]) -> float:
+        """Return nominal seconds of a batch."""
+        fixed = self.spec.fixed
+        return self.spec.base_s * (fixed * max(works) + (1.0 - fixed) * sum(works))
+
+    def enqueue(self, job: Job, now: float) -> None:
+        self._count += 1
+        key = job.due if self.discipline == "edf" else 0.0
+        heapq.heappush(self._queue, (key, self._count, job))
+        self._queued_work += job.work
+        if not self._running:
+            self._start(now)
+
+    def load(self, now: float, alone_s: float = 0.0) -> Load:
+        """Return what it would report: by what it has learned, not by what will be."""
+        spec, queued = self.spec, len(self._queue)
+        base_s = spec.base_s * self._scale
+        row_s = base_s * (1.0 - spec.fixed)
+        fixed_s = base_s - row_s
+        residual_s = max(0.0, self._expected_free_at - now) if self._running else 0.0
+        return Load(
+            queued=queued,
+            running=len(self._running),
+            ahead_s=self._ahead(now, residual_s, row_s, fixed_s),
+            service_s=base_s,
+            row_s=row_s + fixed_s / spec.max_batch,
+            alone_s=alone_s,
+        )
+
+    def _ahead(
+        self, now: float, residual_s: float, row_s: float, fixed_s: float
+    ) -> tuple[float, ...]:
+        """Return the work ahead of a request by its slack."""
+        most = self.spec.max_batch
+        if self.discipline == "fifo":
+            rows = len(self._queue)
+            return (residual_s + self._queued_work * row_s + rows // most * fixed_s,) * len(SLACKS)
+        works, counts = [0.0] * len(SLACKS), [0] * len(SLACKS)
+        for _, _, job in self._queue:
+            index = bisect_left(SLACKS, job.due - now)
+            works[index] += job.work
+            counts[index] += 1
+        return tuple(
+            residual_s + work * row_s + rows // most * fixed_s
+            for work, rows in zip(accumulate(works), accumulate(counts), strict=True)
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._running)
+
+    def waiting(self) -> list[tuple[float, int, Job]]:
+        return self._queue
+
+    def _start(self, now: float) -> None:
+        batch: list[Job] = []
+        slowness = self.slowness_now(now) * self._noise()
+        while self._queue and len(batch) < self.spec.max_batch:
+            job = self._queue[0][2]
+            works = [*(other.work for other in batch), job.work]
+            ends_at = now + self.batch_s(works) * self._scale
+            if self.drops and not batch and ends_at > job.due:
+                heapq.heappop(self._queue)
+                self._queued_work -= job.work
+                self._drop(self, job, now)
+                continue
+            if self.drops and batch and ends_at > min(other.due for other in batch):
+                break
+            heapq.heappop(self._queue)
+            self._queued_work -= job.work
+            batch.append(job)
+        if not self._queue:
+            self._queued_work = 0.0
+        self._running = batch
+        if not batch:
+            return
+        nominal_s = self.batch_s([job.work for job in batch])
+        taken_s = nominal_s * slowness
+        self._expected_free_at = now + nominal_s * self._scale
+        self._slowness_of_run = slowness
+        self.free_at = now + taken_s
+        self.busy_s += taken_s
+        self._schedule(self.free_at, self._end, (nominal_s, taken_s))
+
+    def _end(self, now: float, took: tuple[float, float]) -> None:
+        nominal_s, taken_s = took
+        self._scale += _SMOOTHING * (taken_s / nominal_s - self._scale)
+        batch, self._running = self._running, ()
+        self.last_slowness = self._slowness_of_run
+        self._start(now)
+        self._finish(self, batch, now)

@@ -1,0 +1,106 @@
+"""What is simulated: sites, nodes, links, faults and the requests' deadlines.
+
+`reference()` is the mixed fleet that the benchmarks use: three sites with a Hailo box each, two of
+them with a box that computes on its processor, and two replicas in the cloud. Its service times
+and prices are stated assumptions of the size that was measured on such parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Discipline = Literal["fifo", "edf"]
+CLOUD = "cloud"
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """A place that computes one batch at a time.
+
+    A batch takes base_s x (fixed x largest work + (1 - fixed) x sum of works); usd_per_s of
+    computing, usd_per_byte of moving a request there.
+    """
+
+    name: str
+    site: str
+    tier: str
+    base_s: float
+    max_batch: int = 1
+    fixed: float = 0.55
+    usd_per_s: float = 0.0
+    usd_per_byte: float = 0.0
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """A node that is slower by a factor from begin_s to end_s."""
+
+    node: str
+    begin_s: float
+    end_s: float
+    factor: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A site that reaches nothing but itself from begin_s to end_s."""
+
+    site: str
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class World:
+    """All of it. classes: (share, deadline in seconds) of requests; spread: of run times (the
+    standard deviation of their logarithm); report_s: between reports of a node.
+
+    lost_s: until the sender of a message that vanished notices; dead_s: of silence until a gateway
+    takes a node for dead.
+    """
+
+    sites: tuple[str, ...]
+    nodes: tuple[NodeSpec, ...]
+    own_rtt_s: float = 0.003
+    other_rtt_s: float = 0.040
+    cloud_rtt_s: float = 0.060
+    classes: tuple[tuple[float, float], ...] = ((0.7, 0.150), (0.3, 1.0))
+    bytes_per_work: float = 2e5
+    spread: float = 0.05
+    report_s: float = 0.25
+    lost_s: float = 0.5
+    dead_s: float = 2.0
+    throttles: tuple[Throttle, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    zones: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def capacity(self) -> float:
+        """Requests of mean work a second without batching."""
+        return sum(1.0 / node.base_s for node in self.nodes)
+
+    def rtt_s(self, site: str, other: str) -> float:
+        if site == other:
+            return self.own_rtt_s
+        return self.cloud_rtt_s if CLOUD in (site, other) else self.other_rtt_s
+
+
+def reference() -> World:
+    """Return the mixed fleet of the benchmarks."""
+    sites = ("plant-1", "plant-2", "plant-3")
+    kwh = 0.30 / 3.6e6  # dollars a joule
+    hailo = [
+        NodeSpec(f"hailo-{i}", site, "edge", 0.046, 8, usd_per_s=10.5 * kwh)
+        for i, site in enumerate(sites, 1)
+    ]
+    cpu = [
+        NodeSpec(f"cpu-{i}", site, "edge", 0.165, usd_per_s=8.0 * kwh)
+        for i, site in enumerate(sites[:2], 1)
+    ]
+    cloud = [
+        NodeSpec(f"cloud-{i}", CLOUD, "cloud", 0.012, 8, usd_per_s=0.53 / 3600, usd_per_byte=9e-11)
+        for i in (1, 2)
+    ]
+    return World(sites, (*hailo, *cpu, *cloud))

@@ -1,0 +1,65 @@
+"""How long a request would take at a target, from what was last heard of it.
+
+The estimate is way + work ahead + own work (shortest expected delay; Whitt, "Deciding Which Queue
+to Join", 1986). What a place reported is old when it is used: work ahead has drained since by a
+second a second, and what this router has sent since then is ahead as well (`table` adds it), which
+is the part of the news that is certain; the arrivals of others are not (Dahlin, "Interpreting
+Stale Load Information", 1999). A report that is too old to say anything is replaced by what this
+router itself is waiting for there (Mitzenmacher, "How Useful is Old Information?", 2000).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+from policies.routing.types import SLACKS, Request, Target
+
+STALE_S: Final = 2.0  # a place that is up and asked several times a second has said nothing since
+
+
+def relative_size(target: Target, bucket: int) -> float:
+    """Return the work of a request of a size bucket, in requests of usual size."""
+    sizes = target.sizes
+    if not sizes:
+        return 1.0
+    return sizes[bucket] if bucket < len(sizes) else sizes[-1]
+
+
+def wait_s(target: Target, slack_s: float, now: float) -> float:
+    """Return seconds of work ahead of a request that is sent now, when it gets there.
+
+    slack_s: to its deadline, without the way. Places that serve by deadline let it pass others.
+    """
+    gone_s = now + 0.5 * target.rtt_s - target.ahead_at
+    waits = target.ahead_s[bisect_left(SLACKS, slack_s + gone_s)] - gone_s
+    if now - target.heard_at > STALE_S:
+        waits = max(waits, target.outstanding * target.row_s)
+    return waits if waits > 0.0 else 0.0
+
+
+def place_s(target: Target, bucket: int, slack_s: float, now: float) -> float:
+    """Return seconds at the place: all but the way."""
+    return wait_s(target, slack_s, now) + target.service_s * relative_size(target, bucket)
+
+
+def expected_delay(target: Target, request: Request, now: float) -> float:
+    """Return expected seconds from sending to the answer."""
+    rtt_s = target.rtt_s
+    return rtt_s + target.bias * place_s(target, request.bucket, request.slack_s - rtt_s, now)
+
+
+def with_work(
+    ahead_s: Sequence[float], passed_s: float, slack_s: float, work_s: float
+) -> tuple[float, ...]:
+    """Return the work ahead after some time, and one more request.
+
+    passed_s: since ahead_s was so; slack_s: of that request, work_s: of its work. Whoever has as
+    much time as it or more comes behind it.
+    """
+    behind = bisect_left(SLACKS, slack_s)
+    return tuple(
+        max(0.0, seconds - passed_s) + (work_s if index >= behind else 0.0)
+        for index, seconds in enumerate(ahead_s)
+    )

@@ -1,0 +1,193 @@
+"""What one router knows of the places that can serve one model, and how it learns.
+
+A state machine without I/O and without a clock: the gateway, the edge box and the simulator tell
+it what happens (a request was sent, answered, given up; a report or a measured round trip came),
+with the time on a clock of theirs, and rules read its targets. Every send is matched by one
+release, whatever becomes of it (ray-project/ray#61755 shows what happens otherwise).
+
+A report is true for the moment in which it was made; what was sent after that, or was still on
+its way then, is added to it. So the work ahead of the next request is known as far as it can be:
+what the place said, less what has drained since, plus our own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from policies.routing.delay import place_s, relative_size, with_work
+from policies.routing.lateness import ENOUGH, Ratios
+from policies.routing.sizes import SizeModel
+from policies.routing.types import Load, Request, Target
+
+PEAK_S: Final = 10.0  # decay of the moving peak (Finagle's default)
+_RTT_SMOOTHING: Final = 0.1
+_LEAST_S: Final = 1e-6  # predicted; a ratio to less than that says nothing
+
+
+class Sent(NamedTuple):
+    """A request on its way. index: of its target; place_s: predicted seconds at the place."""
+
+    index: int
+    ticket: int
+    at: float
+    bucket: int
+    rtt_s: float
+    place_s: float
+    slack_s: float
+
+
+class _Learned:
+    """What is remembered of one place besides its target's value."""
+
+    __slots__ = ("ratios", "sizes", "under_way")
+
+    def __init__(self) -> None:
+        self.ratios = Ratios()
+        self.sizes = SizeModel()
+        self.under_way: dict[int, tuple[float, float, float]] = {}  # sent at, size, slack
+
+
+class RoutingTable:
+    """The targets of one router for one model; one owner tells it what happens."""
+
+    def __init__(self, targets: Iterable[Target]) -> None:
+        self.targets: list[Target] = []
+        self._index: dict[str, int] = {}
+        self._learned: list[_Learned] = []
+        self._pooled = Ratios()
+        self._tickets = 0
+        for target in targets:
+            self.add(target)
+
+    def add(self, target: Target) -> None:
+        """Take in a place. Raises ValueError when there is one of this name."""
+        if target.name in self._index:
+            raise ValueError(f"there is a target '{target.name}' already")
+        self._index[target.name] = len(self.targets)
+        self.targets.append(target)
+        self._learned.append(_Learned())
+
+    def __getitem__(self, name: str) -> Target:
+        return self.targets[self._index[name]]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
+    def change(self, name: str, **values: Any) -> None:
+        """Replace fields of a target: whether it is up, what it costs."""
+        index = self._index[name]
+        self._put(index, self.targets[index]._replace(**values))
+
+    def sent(self, name: str, request: Request, now: float) -> Sent:
+        """Record that a request goes to a target."""
+        index = self._index[name]
+        target = self.targets[index]
+        slack_s = request.slack_s - target.rtt_s
+        predicted_s = place_s(target, request.bucket, slack_s, now)
+        relative = relative_size(target, request.bucket)
+        self._tickets += 1
+        self._learned[index].under_way[self._tickets] = (now, relative, slack_s)
+        arrives_at = now + 0.5 * target.rtt_s
+        passed_s = arrives_at - target.ahead_at
+        self._put(
+            index,
+            target._replace(
+                ahead_s=with_work(target.ahead_s, passed_s, slack_s, target.row_s * relative),
+                ahead_at=arrives_at,
+                outstanding=target.outstanding + 1,
+            ),
+        )
+        return Sent(
+            index, self._tickets, now, request.bucket, target.rtt_s, predicted_s, request.slack_s
+        )
+
+    def answered(self, sent: Sent, now: float, load: Load | None, at: float) -> None:
+        """Record an answer, and the load that came with it. at: when the load was so."""
+        if not self._release(sent):
+            return
+        learned = self._learned[sent.index]
+        target = self.targets[sent.index]
+        taken_s = now - sent.at
+        values: dict[str, Any] = {
+            "outstanding": len(learned.under_way),
+            "peak_s": max(taken_s, moving_peak(target, now, taken_s)),
+            "peak_at": now,
+            **self._evidence(learned, sent, taken_s - sent.rtt_s),
+        }
+        if load is not None:
+            if load.alone_s > 0.0 and load.service_s > 0.0:
+                values["sizes"] = learned.sizes.saw(sent.bucket, load.alone_s / load.service_s)
+            values |= self._news(learned, target, load, at)
+        self._put(sent.index, target._replace(**values))
+
+    def late(self, sent: Sent, at_least_s: float) -> None:
+        """Record that a place gave a request up as hopeless; it would have taken at_least_s."""
+        if not self._release(sent):
+            return
+        learned = self._learned[sent.index]
+        target = self.targets[sent.index]
+        values = self._evidence(learned, sent, at_least_s - sent.rtt_s)
+        self._put(sent.index, target._replace(outstanding=len(learned.under_way), **values))
+
+    def ended(self, sent: Sent) -> None:
+        """Record that a request ended without telling anything: an error, a cancellation."""
+        if self._release(sent):
+            learned = self._learned[sent.index]
+            target = self.targets[sent.index]
+            self._put(sent.index, target._replace(outstanding=len(learned.under_way)))
+
+    def heard(self, name: str, load: Load, at: float) -> None:
+        """Take in a report. at: when it was so, on this clock; an older one says nothing."""
+        index = self._index[name]
+        target = self.targets[index]
+        if at >= target.heard_at:
+            self._put(index, target._replace(**self._news(self._learned[index], target, load, at)))
+
+    def measured(self, name: str, rtt_s: float) -> None:
+        """Take in a measured round trip without any work in it."""
+        target = self[name]
+        mean_s = target.rtt_s + _RTT_SMOOTHING * (rtt_s - target.rtt_s) if target.rtt_s else rtt_s
+        self.change(name, rtt_s=mean_s)
+
+    def _put(self, index: int, target: Target) -> None:
+        self.targets[index] = target
+
+    def _release(self, sent: Sent) -> bool:
+        return self._learned[sent.index].under_way.pop(sent.ticket, None) is not None
+
+    def _news(self, learned: _Learned, target: Target, load: Load, at: float) -> dict[str, Any]:
+        """Return what a load says, with what the place did not have when it said so."""
+        if at < target.heard_at:
+            return {}
+        gone_before = at - 0.5 * target.rtt_s
+        ahead_s = load.ahead_s
+        for sent_at, relative, slack_s in reversed(learned.under_way.values()):
+            if sent_at <= gone_before:
+                break
+            ahead_s = with_work(ahead_s, 0.0, slack_s, relative * load.row_s)
+        return {
+            "heard_at": at,
+            "ahead_s": ahead_s,
+            "ahead_at": at,
+            "service_s": load.service_s,
+            "row_s": load.row_s,
+            "prior_s": target.prior_s or load.service_s,
+        }
+
+    def _evidence(self, learned: _Learned, sent: Sent, actual_s: float) -> dict[str, Any]:
+        """Return what an actual time at the place says of the predictions."""
+        if sent.place_s < _LEAST_S:
+            return {}
+        ratio = max(0.0, actual_s) / sent.place_s
+        learned.ratios.add(ratio)
+        self._pooled.add(ratio)
+        ratios = learned.ratios if len(learned.ratios) >= ENOUGH else self._pooled
+        return {"ratios": ratios.frozen(), "bias": ratios.mean}
+
+
+def moving_peak(target: Target, now: float, towards_s: float) -> float:
+    """Return the moving peak of a latency: up at once, down slowly (peak EWMA of Finagle)."""
+    share = math.exp(-max(0.0, now - target.peak_at) / PEAK_S)
+    return target.peak_s * share + towards_s * (1.0 - share)
