@@ -73,6 +73,7 @@ class Node:
         self._expected_free_at = 0.0
         self._scale = 1.0
         self.busy_s = 0.0
+        self._ended_at = 0.0
         self.coming: list[tuple[float, Job]] = []  # sent, not here yet; for the omniscient only
 
     def batch_s(self, works: Sequence[float]) -> float:
@@ -102,6 +103,7 @@ class Node:
             service_s=base_s,
             row_s=row_s + fixed_s / spec.max_batch,
             alone_s=alone_s,
+            idle_s=0.0 if self._running else now - self._ended_at,
         )
 
     def _ahead(
@@ -161,6 +163,7 @@ class Node:
 
     def _end(self, now: float, took: tuple[float, float]) -> None:
         nominal_s, taken_s = took
+        self._ended_at = now
         self._scale += _SMOOTHING * (taken_s / nominal_s - self._scale)
         batch, self._running = self._running, ()
         self.last_slowness = self._slowness_of_run

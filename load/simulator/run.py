@@ -280,7 +280,7 @@ class Simulation:
 
     def _gave_up(self, now: float, job: Job) -> None:
         sent = job.sent
-        self._tables[job.origin].late(sent, max(now - sent.at, sent.slack_s) * 1.001)
+        self._tables[job.origin].late(sent, now, max(now - sent.at, sent.slack_s) * 1.001)
         self._close(job, "dropped")
 
     def _close(self, job: Job, outcome: str) -> None:

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
+from policies.routing.lateness import corrected, situation
 from policies.routing.types import SLACKS, Request, Target
 
 STALE_S: Final = 2.0  # a place that is up and asked several times a second has said nothing since
@@ -46,8 +47,10 @@ def place_s(target: Target, bucket: int, slack_s: float, now: float) -> float:
 
 def expected_delay(target: Target, request: Request, now: float) -> float:
     """Return expected seconds from sending to the answer."""
-    rtt_s = target.rtt_s
-    return rtt_s + target.bias * place_s(target, request.bucket, request.slack_s - rtt_s, now)
+    rtt_s, service_s = target.rtt_s, target.service_s
+    there_s = place_s(target, request.bucket, request.slack_s - rtt_s, now)
+    bias = target.bias[situation(request.slack_s, there_s, service_s)]
+    return rtt_s + corrected(bias, there_s, service_s)
 
 
 def with_work(

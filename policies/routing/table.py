@@ -17,11 +17,19 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from policies.routing.delay import place_s, relative_size, with_work
-from policies.routing.lateness import ENOUGH, Ratios
+from policies.routing.lateness import (
+    ENOUGH,
+    FORGET_S,
+    NO_ERRORS,
+    LatestErrors,
+    error,
+    situation,
+)
 from policies.routing.sizes import SizeModel
 from policies.routing.types import Load, Request, Target
 
 PEAK_S: Final = 10.0  # decay of the moving peak (Finagle's default)
+FADE_S: Final = 10.0
 _RTT_SMOOTHING: Final = 0.1
 _LEAST_S: Final = 1e-6  # predicted; a ratio to less than that says nothing
 
@@ -35,16 +43,17 @@ class Sent(NamedTuple):
     bucket: int
     rtt_s: float
     place_s: float
+    service_s: float
     slack_s: float
 
 
 class _Learned:
     """What is remembered of one place besides its target's value."""
 
-    __slots__ = ("ratios", "sizes", "under_way")
+    __slots__ = ("errors", "sizes", "under_way")
 
     def __init__(self) -> None:
-        self.ratios = Ratios()
+        self.errors = tuple(LatestErrors() for _ in NO_ERRORS)
         self.sizes = SizeModel()
         self.under_way: dict[int, tuple[float, float, float]] = {}  # sent at, size, slack
 
@@ -56,7 +65,7 @@ class RoutingTable:
         self.targets: list[Target] = []
         self._index: dict[str, int] = {}
         self._learned: list[_Learned] = []
-        self._pooled = Ratios()
+        self._pooled = tuple(LatestErrors() for _ in NO_ERRORS)
         self._tickets = 0
         for target in targets:
             self.add(target)
@@ -100,7 +109,14 @@ class RoutingTable:
             ),
         )
         return Sent(
-            index, self._tickets, now, request.bucket, target.rtt_s, predicted_s, request.slack_s
+            index,
+            self._tickets,
+            now,
+            request.bucket,
+            target.rtt_s,
+            predicted_s,
+            target.service_s,
+            request.slack_s,
         )
 
     def answered(self, sent: Sent, now: float, load: Load | None, at: float) -> None:
@@ -114,7 +130,7 @@ class RoutingTable:
             "outstanding": len(learned.under_way),
             "peak_s": max(taken_s, moving_peak(target, now, taken_s)),
             "peak_at": now,
-            **self._evidence(learned, sent, taken_s - sent.rtt_s),
+            **self._evidence(target, learned, sent, taken_s - sent.rtt_s, now),
         }
         if load is not None:
             if load.alone_s > 0.0 and load.service_s > 0.0:
@@ -122,13 +138,13 @@ class RoutingTable:
             values |= self._news(learned, target, load, at)
         self._put(sent.index, target._replace(**values))
 
-    def late(self, sent: Sent, at_least_s: float) -> None:
+    def late(self, sent: Sent, now: float, at_least_s: float) -> None:
         """Record that a place gave a request up as hopeless; it would have taken at_least_s."""
         if not self._release(sent):
             return
         learned = self._learned[sent.index]
         target = self.targets[sent.index]
-        values = self._evidence(learned, sent, at_least_s - sent.rtt_s)
+        values = self._evidence(target, learned, sent, at_least_s - sent.rtt_s, now)
         self._put(sent.index, target._replace(outstanding=len(learned.under_way), **values))
 
     def ended(self, sent: Sent) -> None:
@@ -143,7 +159,10 @@ class RoutingTable:
         index = self._index[name]
         target = self.targets[index]
         if at >= target.heard_at:
-            self._put(index, target._replace(**self._news(self._learned[index], target, load, at)))
+            learned = self._learned[index]
+            values = self._news(learned, target, load, at)
+            values |= self._forgotten(target, learned, at)
+            self._put(index, target._replace(**values))
 
     def measured(self, name: str, rtt_s: float) -> None:
         """Take in a measured round trip without any work in it."""
@@ -171,23 +190,55 @@ class RoutingTable:
             "heard_at": at,
             "ahead_s": ahead_s,
             "ahead_at": at,
-            "service_s": load.service_s,
+            "service_s": faded(load.service_s, target.prior_s, load.idle_s),
             "row_s": load.row_s,
             "prior_s": target.prior_s or load.service_s,
         }
 
-    def _evidence(self, learned: _Learned, sent: Sent, actual_s: float) -> dict[str, Any]:
+    def _forgotten(self, target: Target, learned: _Learned, now: float) -> dict[str, Any]:
+        """Return what is left of evidence that nothing was added to for a while."""
+        old = [
+            index
+            for index, own in enumerate(learned.errors)
+            if len(own) and now - own.added_at > FORGET_S
+        ]
+        if not old:
+            return {}
+        errors, bias = list(target.errors), list(target.bias)
+        for index in old:
+            learned.errors[index].clear()
+            errors[index], bias[index] = self._pooled[index].frozen(), self._pooled[index].mean
+        return {"errors": tuple(errors), "bias": tuple(bias)}
+
+    def _evidence(
+        self, target: Target, learned: _Learned, sent: Sent, actual_s: float, now: float
+    ) -> dict[str, Any]:
         """Return what an actual time at the place says of the predictions."""
         if sent.place_s < _LEAST_S:
             return {}
-        ratio = max(0.0, actual_s) / sent.place_s
-        learned.ratios.add(ratio)
-        self._pooled.add(ratio)
-        ratios = learned.ratios if len(learned.ratios) >= ENOUGH else self._pooled
-        return {"ratios": ratios.frozen(), "bias": ratios.mean}
+        index = situation(sent.slack_s, sent.place_s, sent.service_s)
+        wrong = error(actual_s, sent.place_s, sent.service_s)
+        own, pooled = learned.errors[index], self._pooled[index]
+        own.add(wrong, now)
+        pooled.add(wrong, now)
+        found = own if len(own) >= ENOUGH else pooled
+        errors, bias = list(target.errors), list(target.bias)
+        errors[index], bias[index] = found.frozen(), found.mean
+        return {"errors": tuple(errors), "bias": tuple(bias)}
 
 
 def moving_peak(target: Target, now: float, towards_s: float) -> float:
     """Return the moving peak of a latency: up at once, down slowly (peak EWMA of Finagle)."""
     share = math.exp(-max(0.0, now - target.peak_at) / PEAK_S)
     return target.peak_s * share + towards_s * (1.0 - share)
+
+
+def faded(seconds: float, prior_s: float, idle_s: float) -> float:
+    """Return what is left of a time that was learned idle_s ago; it goes back to the prior.
+
+    A place that was slow for a while is not chosen, so that nobody would find out that it is quick
+    again. A few requests that find it slow still are the price of asking.
+    """
+    if not prior_s or seconds <= prior_s:
+        return seconds
+    return prior_s + (seconds - prior_s) * math.exp(-idle_s / FADE_S)

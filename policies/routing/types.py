@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+from policies.routing.lateness import NO_BIAS, NO_ERRORS, Errors
+
 Objective = Literal["latency", "balanced", "cost"]
 OBJECTIVES: Final[tuple[Objective, ...]] = ("latency", "balanced", "cost")
 
@@ -27,7 +29,8 @@ class Load(NamedTuple):
     much time to its deadline, for each of `SLACKS`; service_s: work
     of a request of usual size, alone; row_s: by how much one more of them lengthens the wait (less
     than service_s where batches pay or several run at once); alone_s: what the request of this
-    reply would have taken alone, 0 where there was none.
+    reply would have taken alone, 0 where there was none; idle_s: since the place last ran anything,
+    which is how old service_s and row_s are.
     """
 
     queued: int = 0
@@ -36,6 +39,7 @@ class Load(NamedTuple):
     service_s: float = 0.0
     row_s: float = 0.0
     alone_s: float = 0.0
+    idle_s: float = 0.0
 
 
 class Target(NamedTuple):
@@ -50,8 +54,8 @@ class Target(NamedTuple):
     service_s, row_s: see `Load`; sizes: work of a request by its size bucket, relative to
     service_s; outstanding: requests of this router it has not answered.
 
-    ratios: the latest observed ratios of actual to predicted time at the place, sorted; bias:
-    their mean; peak_s: moving peak of the latency at peak_at; prior_s: what a request is said to take there,
+    errors: the latest errors of the estimates for each situation (`lateness`), sorted; bias: their
+    means; peak_s: moving peak of the latency at peak_at; prior_s: what a request is said to take there,
     by configuration or by the first report.
 
     usd: of a request whatever its size; usd_per_s: of its work; usd_per_byte: of moving it.
@@ -75,8 +79,8 @@ class Target(NamedTuple):
     row_s: float = 0.0
     sizes: tuple[float, ...] = ()
     outstanding: int = 0
-    ratios: tuple[float, ...] = ()
-    bias: float = 1.0
+    errors: tuple[Errors, ...] = NO_ERRORS
+    bias: tuple[float, ...] = NO_BIAS
     peak_s: float = 0.0
     peak_at: float = 0.0
     prior_s: float = 0.0

@@ -26,7 +26,7 @@ from typing import Final
 
 from policies.routing.delay import wait_s
 from policies.routing.filters import EJECTED, SILENT, ruled_out
-from policies.routing.lateness import late_share
+from policies.routing.lateness import corrected, late_share, situation
 from policies.routing.table import RoutingTable
 from policies.routing.types import (
     Decision,
@@ -96,8 +96,10 @@ def choose(
         work_s = target.service_s * relative
         waits_s = wait_s(target, slack_s - rtt_s, now)
         there_s = waits_s + work_s
-        expected_s = rtt_s + target.bias * there_s
-        late = late_share(target.ratios, there_s, slack_s - rtt_s)
+        service_s = target.service_s
+        index_of = situation(slack_s, there_s, service_s)
+        expected_s = rtt_s + corrected(target.bias[index_of], there_s, service_s)
+        late = late_share(target.errors[index_of], there_s, service_s, slack_s - rtt_s)
         usd = price_usd(target, request, work_s)
         verdicts.append(Verdict(target.name, expected_s, rule, late, usd))
         if rule is not None:
