@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -74,6 +75,8 @@ class Node:
         self._scale = 1.0
         self.busy_s = 0.0
         self._ended_at = 0.0
+        self._share = 0.0
+        self._share_at = 0.0
         self.coming: list[tuple[float, Job]] = []  # sent, not here yet; for the omniscient only
 
     def batch_s(self, works: Sequence[float]) -> float:
@@ -103,6 +106,7 @@ class Node:
             service_s=base_s,
             row_s=row_s + fixed_s / spec.max_batch,
             alone_s=alone_s,
+            busy=self._busy(now),
             idle_s=0.0 if self._running else now - self._ended_at,
         )
 
@@ -123,6 +127,10 @@ class Node:
             residual_s + work * row_s + rows // most * fixed_s
             for work, rows in zip(accumulate(works), accumulate(counts), strict=True)
         )
+
+    def _busy(self, now: float) -> float:
+        gone = math.exp(self._share_at - now)
+        return self._share * gone + (1.0 - gone if self._running else 0.0)
 
     @property
     def is_busy(self) -> bool:
@@ -150,6 +158,7 @@ class Node:
             batch.append(job)
         if not self._queue:
             self._queued_work = 0.0
+        self._share, self._share_at = self._busy(now), now
         self._running = batch
         if not batch:
             return
@@ -165,6 +174,7 @@ class Node:
         nominal_s, taken_s = took
         self._ended_at = now
         self._scale += _SMOOTHING * (taken_s / nominal_s - self._scale)
+        self._share, self._share_at = self._busy(now), now
         batch, self._running = self._running, ()
         self.last_slowness = self._slowness_of_run
         self._start(now)

@@ -19,6 +19,7 @@ from load.simulator.omniscient import finish_at
 from load.simulator.trace import Trace
 from load.simulator.world import Discipline, World
 from policies.routing import (
+    WEIGHTS,
     Decision,
     Load,
     Objective,
@@ -212,6 +213,7 @@ class Simulation:
                 self._close(job, "refused")
                 return
             target = outcome.target
+            table.decided(outcome, request.objective, WEIGHTS[request.objective].budget)
             job.late = outcome.late if len(job.target) == 0 else job.late
         self._send(job, target, request, now, draw)
 

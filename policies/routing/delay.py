@@ -3,9 +3,9 @@
 The estimate is way + work ahead + own work (shortest expected delay; Whitt, "Deciding Which Queue
 to Join", 1986). What a place reported is old when it is used: work ahead has drained since by a
 second a second, and what this router has sent since then is ahead as well (`table` adds it), which
-is the part of the news that is certain; the arrivals of others are not (Dahlin, "Interpreting
-Stale Load Information", 1999). A report that is too old to say anything is replaced by what this
-router itself is waiting for there (Mitzenmacher, "How Useful is Old Information?", 2000).
+is the part of the news that is certain (Dahlin, "Interpreting Stale Load Information", 1999). A
+report that is too old to say anything is replaced by what this router itself is waiting for there
+(Mitzenmacher, "How Useful is Old Information?", 2000).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
-from policies.routing.lateness import corrected, situation
+from policies.routing.lateness import corrected
 from policies.routing.types import SLACKS, Request, Target
 
 STALE_S: Final = 2.0  # a place that is up and asked several times a second has said nothing since
@@ -22,10 +22,7 @@ STALE_S: Final = 2.0  # a place that is up and asked several times a second has 
 
 def relative_size(target: Target, bucket: int) -> float:
     """Return the work of a request of a size bucket, in requests of usual size."""
-    sizes = target.sizes
-    if not sizes:
-        return 1.0
-    return sizes[bucket] if bucket < len(sizes) else sizes[-1]
+    return target.sizes[bucket] if target.sizes else 1.0
 
 
 def wait_s(target: Target, slack_s: float, now: float) -> float:
@@ -41,16 +38,15 @@ def wait_s(target: Target, slack_s: float, now: float) -> float:
 
 
 def place_s(target: Target, bucket: int, slack_s: float, now: float) -> float:
-    """Return seconds at the place: all but the way."""
+    """Return predicted seconds at the place: all but the way."""
     return wait_s(target, slack_s, now) + target.service_s * relative_size(target, bucket)
 
 
 def expected_delay(target: Target, request: Request, now: float) -> float:
-    """Return expected seconds from sending to the answer."""
-    rtt_s, service_s = target.rtt_s, target.service_s
+    """Return expected seconds from sending to the answer, corrected by the usual error."""
+    rtt_s = target.rtt_s
     there_s = place_s(target, request.bucket, request.slack_s - rtt_s, now)
-    bias = target.bias[situation(request.slack_s, there_s, service_s)]
-    return rtt_s + corrected(bias, there_s, service_s)
+    return rtt_s + corrected(target.bias, there_s, target.service_s)
 
 
 def with_work(

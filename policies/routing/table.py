@@ -17,25 +17,25 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from policies.routing.delay import place_s, relative_size, with_work
-from policies.routing.lateness import (
-    ENOUGH,
-    FORGET_S,
-    NO_ERRORS,
-    LatestErrors,
-    error,
-    situation,
-)
+from policies.routing.lateness import ENOUGH, FORGET_S, LatestErrors, error
 from policies.routing.sizes import SizeModel
-from policies.routing.types import Load, Request, Target
+from policies.routing.types import OBJECTIVES, Decision, Load, Objective, Request, Target
 
 PEAK_S: Final = 10.0  # decay of the moving peak (Finagle's default)
-FADE_S: Final = 10.0
+FADE_S: Final = 10.0  # in which a place that was slow is taken for quick again
+RISK_PRICES: Final = (1.0, 300.0)  # least and most, in price differences of the targets
+_RISK_STEP: Final = 0.02
+_RISK_SPENT: Final = 20.0  # budgets that one decision counts as, at most
 _RTT_SMOOTHING: Final = 0.1
 _LEAST_S: Final = 1e-6  # predicted; a ratio to less than that says nothing
 
 
 class Sent(NamedTuple):
-    """A request on its way. index: of its target; place_s: predicted seconds at the place."""
+    """A request on its way.
+
+    index: of its target; at: when it was sent; rtt_s, service_s: of the target then; place_s:
+    predicted seconds at the place; slack_s: to its deadline.
+    """
 
     index: int
     ticket: int
@@ -48,14 +48,17 @@ class Sent(NamedTuple):
 
 
 class _Learned:
-    """What is remembered of one place besides its target's value."""
+    """What is remembered of one place besides its target's value.
+
+    under_way: by ticket, when it was sent, its relative size, and its slack without the way.
+    """
 
     __slots__ = ("errors", "sizes", "under_way")
 
     def __init__(self) -> None:
-        self.errors = tuple(LatestErrors() for _ in NO_ERRORS)
+        self.errors = LatestErrors()
         self.sizes = SizeModel()
-        self.under_way: dict[int, tuple[float, float, float]] = {}  # sent at, size, slack
+        self.under_way: dict[int, tuple[float, float, float]] = {}
 
 
 class RoutingTable:
@@ -65,8 +68,9 @@ class RoutingTable:
         self.targets: list[Target] = []
         self._index: dict[str, int] = {}
         self._learned: list[_Learned] = []
-        self._pooled = tuple(LatestErrors() for _ in NO_ERRORS)
+        self._pooled = LatestErrors()
         self._tickets = 0
+        self._risk_prices: dict[Objective, float] = dict.fromkeys(OBJECTIVES, 15.0)
         for target in targets:
             self.add(target)
 
@@ -89,6 +93,17 @@ class RoutingTable:
         index = self._index[name]
         self._put(index, self.targets[index]._replace(**values))
 
+    def risk_price(self, objective: Objective) -> float:
+        """Return what being late is worth now, in price differences of the targets."""
+        return self._risk_prices[objective]
+
+    def decided(self, decision: Decision, objective: Objective, budget: float) -> None:
+        """Let the price of risk follow from what decisions spend of their budget."""
+        if budget > 0.0:
+            spent = min(decision.extra_late / budget, _RISK_SPENT)
+            price = self._risk_prices[objective] * math.exp(_RISK_STEP * (spent - 1.0))
+            self._risk_prices[objective] = min(RISK_PRICES[1], max(RISK_PRICES[0], price))
+
     def sent(self, name: str, request: Request, now: float) -> Sent:
         """Record that a request goes to a target."""
         index = self._index[name]
@@ -97,7 +112,8 @@ class RoutingTable:
         predicted_s = place_s(target, request.bucket, slack_s, now)
         relative = relative_size(target, request.bucket)
         self._tickets += 1
-        self._learned[index].under_way[self._tickets] = (now, relative, slack_s)
+        learned = self._learned[index]
+        learned.under_way[self._tickets] = (now, relative, slack_s)
         arrives_at = now + 0.5 * target.rtt_s
         passed_s = arrives_at - target.ahead_at
         self._put(
@@ -105,7 +121,7 @@ class RoutingTable:
             target._replace(
                 ahead_s=with_work(target.ahead_s, passed_s, slack_s, target.row_s * relative),
                 ahead_at=arrives_at,
-                outstanding=target.outstanding + 1,
+                outstanding=len(learned.under_way),
             ),
         )
         return Sent(
@@ -121,16 +137,16 @@ class RoutingTable:
 
     def answered(self, sent: Sent, now: float, load: Load | None, at: float) -> None:
         """Record an answer, and the load that came with it. at: when the load was so."""
-        if not self._release(sent):
+        learned = self._released(sent)
+        if learned is None:
             return
-        learned = self._learned[sent.index]
         target = self.targets[sent.index]
         taken_s = now - sent.at
         values: dict[str, Any] = {
             "outstanding": len(learned.under_way),
             "peak_s": max(taken_s, moving_peak(target, now, taken_s)),
             "peak_at": now,
-            **self._evidence(target, learned, sent, taken_s - sent.rtt_s, now),
+            **self._evidence(learned, sent, taken_s - sent.rtt_s, now),
         }
         if load is not None:
             if load.alone_s > 0.0 and load.service_s > 0.0:
@@ -140,29 +156,28 @@ class RoutingTable:
 
     def late(self, sent: Sent, now: float, at_least_s: float) -> None:
         """Record that a place gave a request up as hopeless; it would have taken at_least_s."""
-        if not self._release(sent):
-            return
-        learned = self._learned[sent.index]
-        target = self.targets[sent.index]
-        values = self._evidence(target, learned, sent, at_least_s - sent.rtt_s, now)
-        self._put(sent.index, target._replace(outstanding=len(learned.under_way), **values))
+        learned = self._released(sent)
+        if learned is not None:
+            values = self._evidence(learned, sent, at_least_s - sent.rtt_s, now)
+            values["outstanding"] = len(learned.under_way)
+            self._put(sent.index, self.targets[sent.index]._replace(**values))
 
     def ended(self, sent: Sent) -> None:
         """Record that a request ended without telling anything: an error, a cancellation."""
-        if self._release(sent):
-            learned = self._learned[sent.index]
+        learned = self._released(sent)
+        if learned is not None:
             target = self.targets[sent.index]
             self._put(sent.index, target._replace(outstanding=len(learned.under_way)))
 
     def heard(self, name: str, load: Load, at: float) -> None:
         """Take in a report. at: when it was so, on this clock; an older one says nothing."""
         index = self._index[name]
-        target = self.targets[index]
-        if at >= target.heard_at:
-            learned = self._learned[index]
-            values = self._news(learned, target, load, at)
-            values |= self._forgotten(target, learned, at)
-            self._put(index, target._replace(**values))
+        target, learned = self.targets[index], self._learned[index]
+        values = self._news(learned, target, load, at)
+        if len(learned.errors) and at - learned.errors.added_at > FORGET_S:
+            learned.errors.clear()
+            values |= {"errors": self._pooled.frozen(), "bias": self._pooled.median}
+        self._put(index, target._replace(**values))
 
     def measured(self, name: str, rtt_s: float) -> None:
         """Take in a measured round trip without any work in it."""
@@ -173,8 +188,10 @@ class RoutingTable:
     def _put(self, index: int, target: Target) -> None:
         self.targets[index] = target
 
-    def _release(self, sent: Sent) -> bool:
-        return self._learned[sent.index].under_way.pop(sent.ticket, None) is not None
+    def _released(self, sent: Sent) -> _Learned | None:
+        """Return what is known of its place, the first time that a request ends."""
+        learned = self._learned[sent.index]
+        return learned if learned.under_way.pop(sent.ticket, None) is not None else None
 
     def _news(self, learned: _Learned, target: Target, load: Load, at: float) -> dict[str, Any]:
         """Return what a load says, with what the place did not have when it said so."""
@@ -192,39 +209,21 @@ class RoutingTable:
             "ahead_at": at,
             "service_s": faded(load.service_s, target.prior_s, load.idle_s),
             "row_s": load.row_s,
+            "busy": load.busy,
             "prior_s": target.prior_s or load.service_s,
         }
 
-    def _forgotten(self, target: Target, learned: _Learned, now: float) -> dict[str, Any]:
-        """Return what is left of evidence that nothing was added to for a while."""
-        old = [
-            index
-            for index, own in enumerate(learned.errors)
-            if len(own) and now - own.added_at > FORGET_S
-        ]
-        if not old:
-            return {}
-        errors, bias = list(target.errors), list(target.bias)
-        for index in old:
-            learned.errors[index].clear()
-            errors[index], bias[index] = self._pooled[index].frozen(), self._pooled[index].mean
-        return {"errors": tuple(errors), "bias": tuple(bias)}
-
     def _evidence(
-        self, target: Target, learned: _Learned, sent: Sent, actual_s: float, now: float
+        self, learned: _Learned, sent: Sent, actual_s: float, now: float
     ) -> dict[str, Any]:
         """Return what an actual time at the place says of the predictions."""
         if sent.place_s < _LEAST_S:
             return {}
-        index = situation(sent.slack_s, sent.place_s, sent.service_s)
         wrong = error(actual_s, sent.place_s, sent.service_s)
-        own, pooled = learned.errors[index], self._pooled[index]
-        own.add(wrong, now)
-        pooled.add(wrong, now)
-        found = own if len(own) >= ENOUGH else pooled
-        errors, bias = list(target.errors), list(target.bias)
-        errors[index], bias[index] = found.frozen(), found.mean
-        return {"errors": tuple(errors), "bias": tuple(bias)}
+        learned.errors.add(wrong, now)
+        self._pooled.add(wrong, now)
+        found = learned.errors if len(learned.errors) >= ENOUGH else self._pooled
+        return {"errors": found.frozen(), "bias": found.median}
 
 
 def moving_peak(target: Target, now: float, towards_s: float) -> float:

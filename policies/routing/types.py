@@ -11,11 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from policies.routing.lateness import NO_BIAS, NO_ERRORS, Errors
+from policies.routing.lateness import Errors
 
 Objective = Literal["latency", "balanced", "cost"]
 OBJECTIVES: Final[tuple[Objective, ...]] = ("latency", "balanced", "cost")
-
 
 # Seconds to a deadline by which a place says how much work is ahead; the last is infinite.
 SLACKS: Final = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, math.inf)
@@ -26,11 +25,11 @@ class Load(NamedTuple):
     """What a place says of its own queue for one model, with a reply or by itself.
 
     queued, running: requests; ahead_s: seconds of work ahead of a request that comes now with so
-    much time to its deadline, for each of `SLACKS`; service_s: work
-    of a request of usual size, alone; row_s: by how much one more of them lengthens the wait (less
-    than service_s where batches pay or several run at once); alone_s: what the request of this
-    reply would have taken alone, 0 where there was none; idle_s: since the place last ran anything,
-    which is how old service_s and row_s are.
+    much time to its deadline, for each of `SLACKS`; service_s: work of a request of usual size,
+    alone; row_s: by how much one more of them lengthens the wait (less than service_s where
+    batches pay or several run at once); busy: share of the last second or so in which it computed;
+    alone_s: what the request of this reply would have taken alone, 0 where there was none; idle_s:
+    since the place last ran anything, which is how old service_s and row_s are.
     """
 
     queued: int = 0
@@ -38,6 +37,7 @@ class Load(NamedTuple):
     ahead_s: tuple[float, ...] = NO_WORK
     service_s: float = 0.0
     row_s: float = 0.0
+    busy: float = 0.0
     alone_s: float = 0.0
     idle_s: float = 0.0
 
@@ -47,16 +47,16 @@ class Target(NamedTuple):
 
     tier: `colocated`, `cloud` or `edge`; zone: where its data rests, as a law sees it; tenants:
     whom it serves, everybody when None. is_silent: it owes an answer to a probe, but nothing says
-    that it is gone; is_ejected: it fails more than its peers do (`ejection`).
+    that it is gone; is_ejected: it fails more than its peers do.
 
     rtt_s: time on the way, there and back; ahead_s: work ahead of a new request at ahead_at, as in
     `Load`, what this router has sent since included; heard_at: when the place last said how it is;
-    service_s, row_s: see `Load`; sizes: work of a request by its size bucket, relative to
+    service_s, row_s, busy: see `Load`; sizes: work of a request by its size bucket, relative to
     service_s; outstanding: requests of this router it has not answered.
 
-    errors: the latest errors of the estimates for each situation (`lateness`), sorted; bias: their
-    means; peak_s: moving peak of the latency at peak_at; prior_s: what a request is said to take there,
-    by configuration or by the first report.
+    errors: the latest errors of the estimates (`lateness`), sorted; bias: their median; peak_s:
+    moving peak of the latency at peak_at; prior_s: what a request is said to take there, by
+    configuration or by the first report.
 
     usd: of a request whatever its size; usd_per_s: of its work; usd_per_byte: of moving it.
     """
@@ -77,10 +77,11 @@ class Target(NamedTuple):
     heard_at: float = 0.0
     service_s: float = 0.0
     row_s: float = 0.0
+    busy: float = 0.0
     sizes: tuple[float, ...] = ()
     outstanding: int = 0
-    errors: tuple[Errors, ...] = NO_ERRORS
-    bias: tuple[float, ...] = NO_BIAS
+    errors: Errors = ()
+    bias: float = 1.0
     peak_s: float = 0.0
     peak_at: float = 0.0
     prior_s: float = 0.0
@@ -132,8 +133,8 @@ class Verdict(NamedTuple):
 class Decision:
     """The choice. reason: a stable code of `REASONS`; expected_s: seconds to the answer.
 
-    late, usd: as in `Verdict`. verdicts: of every target, or of the best and those beside them
-    where there are very many.
+    late, usd: as in `Verdict`; extra_late: by how much late is more than at the safest target.
+    verdicts: of every target, or of the best where there are very many.
     """
 
     target: str
@@ -142,6 +143,7 @@ class Decision:
     verdicts: tuple[Verdict, ...]
     late: float = 0.0
     usd: float = 0.0
+    extra_late: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,10 @@ class NoTarget:
 
 @dataclass(frozen=True, slots=True)
 class Hopeless:
-    """Something could serve the request, but nothing in time. retry_after_s: from now."""
+    """Something could serve the request, but nothing in time.
+
+    late: the share of such requests that are late at the safest target; retry_after_s: from now.
+    """
 
     verdicts: tuple[Verdict, ...]
     late: float
@@ -162,14 +167,13 @@ class Hopeless:
 
 Outcome = Decision | NoTarget | Hopeless
 
-
 REASONS: Final = (
     "tier_requested",  # the caller insisted, and one target of that tier was left
     "only_candidate",  # nothing else could serve it
     "origin_site",  # the best of all, and at the caller's site
-    "least_cost",  # dearer ones would be faster, none of them more worth its price
+    "least_cost",  # dearer ones would be faster, none of them worth its price
     "least_expected",  # the shortest expected delay
     "least_late",  # none is expected to meet the deadline; the least bad
-    "last_resort",  # only silent targets were left: slow is likelier than dead
+    "last_resort",  # only silent or ejected targets were left: slow is likelier than dead
     "by_rule",  # a rule that asks for nothing of this (random, round robin, ...)
 )
