@@ -42,8 +42,10 @@ from edge_runtime.protocol.service import (
 )
 from edge_runtime.protocol.types import InferRequest
 from edge_runtime.service import EngineService
+from policies.cost import EGRESS_USD_PER_BYTE
 from policies.leaving import LeavingRules, may_leave
-from policies.routing import Decision, NoTarget, Request, Target, choose
+from policies.routing import Decision, Outcome, Request, RoutingTable, Target, choose
+from policies.routing.sizes import bucket
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ CLOUD: Final = "cloud"
 HERE: Final = "here"
 PROBE_EVERY_S: Final = 1.0
 PROBE_S: Final = 1.0
+MOST_TABLES: Final = 256
 _SMOOTHING: Final = 0.2
 
 
@@ -70,7 +73,6 @@ class CloudLink:
         )
         self._rtt_s = 0.0
         self._service_s: dict[str, float] = {}
-        self._outstanding = 0
         self._down = asyncio.Event()
         self._down.set()
         self.why = "not reached yet"
@@ -81,23 +83,19 @@ class CloudLink:
     def is_up(self) -> bool:
         return not self.why
 
-    def view(self, model: str) -> Target:
-        """Return the cloud as routing sees it."""
-        return Target(
-            name=CLOUD,
-            tier="cloud",
-            site=CLOUD,
-            is_up=self.is_up,
-            rtt_s=self._rtt_s,
-            service_s=self._service_s.get(model, 0.0),
-            outstanding=self._outstanding,
-        )
+    @property
+    def rtt_s(self) -> float:
+        """Seconds there and back, without any work."""
+        return self._rtt_s
+
+    def service_s(self, model: str) -> float:
+        """Return seconds that the cloud takes for a request, waiting included; 0 when unknown."""
+        return self._service_s.get(model, 0.0)
 
     async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
         """Send a request. Raises WayLost at the latest when a probe has found the link dead."""
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
-        self._outstanding += 1
         self.sent += 1
         asking = loop.create_task(
             self._client.infer(
@@ -118,7 +116,6 @@ class CloudLink:
             self._lose(lost.message)
             raise
         finally:
-            self._outstanding -= 1
             for task in (asking, dying):
                 task.cancel()
             await asyncio.gather(asking, dying, return_exceptions=True)
@@ -200,6 +197,7 @@ class OffloadingService(EngineService):
         self._site = site
         self._rules = rules
         self._link = link
+        self._tables: dict[str, RoutingTable] = {}
 
     async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
         """Answer here, or from the cloud; see the module."""
@@ -218,50 +216,85 @@ class OffloadingService(EngineService):
     ) -> InferResult:
         excluded: frozenset[str] = frozenset()
         failed: PrimeSparkError | None = None
+        table = self._table(request.model)
         for _ in range(2):
-            decision = self._choose(request, context, link, excluded)
-            if isinstance(decision, NoTarget):
+            wanted = self._wanted(request, context, excluded)
+            decision = self._choose(table, wanted, request, link)
+            if not isinstance(decision, Decision):
                 break
+            sent = table.sent(decision.target, wanted, self._now())
             try:
                 if decision.target != CLOUD:
-                    return await super().infer(request, context)
-                return await link.infer(request, context)
+                    result = await super().infer(request, context)
+                else:
+                    result = await link.infer(request, context)
+                table.answered(sent, self._now(), None, 0.0)
+                return result
             except WayLost as error:
                 link.taken_back += 1
                 failed = failed or error
             except (Overloaded, Unavailable, NotFound) as error:
                 failed = error if failed is None or isinstance(failed, WayLost) else failed
+            finally:
+                table.ended(sent)
             excluded = excluded | {decision.target}
         if failed is None or isinstance(failed, WayLost):
             return await super().infer(request, context)  # it says what is wrong here
         raise failed
 
-    def _choose(
-        self,
-        request: InferRequest,
-        context: CallContext,
-        link: CloudLink,
-        excluded: frozenset[str],
-    ) -> Decision | NoTarget:
+    def _wanted(
+        self, request: InferRequest, context: CallContext, excluded: frozenset[str]
+    ) -> Request:
         slack_s = context.deadline - asyncio.get_running_loop().time()
         if slack_s <= 0:
             raise DeadlineExceeded("the deadline has passed", field="timeout")
-        targets = [self._engine_here(request), link.view(request.model)]
-        wanted = Request(
-            slack_s=slack_s, tier=context.tier, origin_site=self._site, excluded=excluded
+        moved_bytes = sum(tensor.data.nbytes for tensor in request.inputs)
+        return Request(
+            slack_s=slack_s,
+            bucket=bucket(moved_bytes),
+            moved_bytes=moved_bytes,
+            tier=context.tier,
+            origin_site=self._site,
+            tenant=context.principal.tenant,
+            excluded=excluded,
         )
-        return choose(wanted, targets)
 
-    def _engine_here(self, request: InferRequest) -> Target:
-        """Return the engine of this box as routing sees it."""
+    def _choose(
+        self, table: RoutingTable, wanted: Request, request: InferRequest, link: CloudLink
+    ) -> Outcome:
+        """Decide, with what is known at this moment of the engine here and of the link."""
+        self._see_here(table, request)
+        service_s = link.service_s(request.model)
+        table.change(
+            CLOUD, is_up=link.is_up, rtt_s=link.rtt_s, service_s=service_s, row_s=service_s
+        )
+        outcome = choose(wanted, table, self._now())
+        if isinstance(outcome, Decision):
+            table.decided(outcome, wanted.objective)
+        return outcome
+
+    def _table(self, model: str) -> RoutingTable:
+        """Return what is known for a model; callers may name any, so the oldest are forgotten."""
+        table = self._tables.pop(model, None) or RoutingTable(
+            (
+                Target(HERE, "edge", self._site),
+                # What leaves the site costs something, so that it leaves for a reason.
+                Target(CLOUD, "cloud", CLOUD, usd_per_byte=EGRESS_USD_PER_BYTE),
+            )
+        )
+        self._tables[model] = table
+        if len(self._tables) > MOST_TABLES:
+            del self._tables[next(iter(self._tables))]
+        return table
+
+    def _see_here(self, table: RoutingTable, request: InferRequest) -> None:
+        """See how the engine of this box is now."""
         version = self.version_for(request.model, request.version)
         load = None if version is None else self._engine.load_of((request.model, version))
-        return Target(
-            name=HERE,
-            tier="edge",
-            site=self._site,
-            is_up=load is None or load.is_able,
-            has_model=version is not None,
-            wait_s=load.wait_s if load else 0.0,
-            service_s=load.service_s if load else 0.0,
-        )
+        table.change(HERE, is_up=load is None or load.is_able, has_model=version is not None)
+        if load is not None:
+            table.heard(HERE, load.for_routing(), self._now())
+
+    @staticmethod
+    def _now() -> float:
+        return time.monotonic()

@@ -46,6 +46,7 @@ from serve_apps.replica_log import log_to
 from serve_apps.tasks import end
 from serve_apps.wire import (
     FOLLOWS_NONE,
+    LOAD_FIELDS,
     Call,
     ReplicaReport,
     Reply,
@@ -137,7 +138,7 @@ class RuntimeOfNode:
     def loads(self) -> dict[Key, LoadReport]:
         """How busy each loaded model was when the runtime was asked last."""
         return {
-            key: LoadReport(model["queued"], model["running"], model["wait_s"], model["service_s"])
+            key: LoadReport(**{name: model[name] for name in LOAD_FIELDS if name in model})
             for key, model in self._models.items()
         }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from edge_runtime.engine import Answered, LoadReport
@@ -20,6 +21,10 @@ from edge_runtime.protocol.binary import decode_raw, encode_raw
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, RequestedOutput, Tensor
 
 FOLLOWS_NONE: Final = sys.maxsize
+
+# What travels of a load report, in this order; a newer release may add to it at the end.
+LOAD_FIELDS: Final = ("queued", "running", "wait_s", "service_s", "row_s", "busy", "idle_s")
+_fields = attrgetter(*LOAD_FIELDS)
 
 WireTensor = tuple[str, str, tuple[int, ...], bytes]
 
@@ -52,7 +57,7 @@ class Reply(NamedTuple):
 
     outputs: tuple[WireTensor, ...]
     error: tuple[str, str, str | None, str | None, float | None] | None
-    load: tuple[int, int, float, float] | None
+    load: tuple[Any, ...] | None
     taken_s: float
     rung: str = ""
     age_s: float = 0.0
@@ -134,11 +139,11 @@ def decode_reply(reply: Reply) -> Answered:
 
 def reported_load(reply: Reply) -> LoadReport | None:
     """Return the load that came with a reply."""
-    return None if reply.load is None else LoadReport(*reply.load)
+    return None if reply.load is None else LoadReport(*reply.load[: len(LOAD_FIELDS)])
 
 
-def _load(load: LoadReport | None) -> tuple[int, int, float, float] | None:
-    return None if load is None else (load.queued, load.running, load.wait_s, load.service_s)
+def _load(load: LoadReport | None) -> tuple[Any, ...] | None:
+    return None if load is None else _fields(load)
 
 
 def _pack(tensor: Tensor) -> WireTensor:

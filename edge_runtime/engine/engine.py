@@ -28,6 +28,7 @@ from edge_runtime.engine.source import Damaged, ModelSource, Variant
 from edge_runtime.engine.threads import compute_pool
 from edge_runtime.errors import InvalidInput, NotFound, PrimeSparkError, Unavailable, Unsupported
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, Signature, Tensor
+from policies.routing.types import SLACKS, Load
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +73,32 @@ class Accelerator(Protocol):
 class LoadReport:
     """How busy a model is here: what a router needs to know.
 
-    wait_s: expected wait of a new request; service_s: expected work of one row; is_able: False
-    while no rung of its ladder is left.
+    wait_s: expected wait of a new request; service_s: expected work of one row; row_s: by how much
+    one more row lengthens the wait; busy: share of the last second or so in which it computed;
+    idle_s: since its last run, which is how old the times are; is_able: False while no rung of its
+    ladder is left.
     """
 
     queued: int
     running: int
     wait_s: float
     service_s: float
+    row_s: float = 0.0
+    busy: float = 0.0
+    idle_s: float = 0.0
     is_able: bool = True
+
+    def for_routing(self) -> Load:
+        """Return it as routing reads it."""
+        return Load(
+            queued=self.queued,
+            running=self.running,
+            ahead_s=(self.wait_s,) * len(SLACKS),
+            service_s=self.service_s,
+            row_s=self.row_s or self.service_s,
+            busy=self.busy,
+            idle_s=self.idle_s,
+        )
 
 
 class Engine:
@@ -355,6 +373,9 @@ def _load(runner: ModelRunner) -> LoadReport:
         running=runner.running,
         wait_s=ahead_s / runner.workers if ahead_s else 0.0,
         service_s=runner.service.lone_row(),
+        row_s=runner.service.row_s / runner.workers,
+        busy=runner.busy_share(),
+        idle_s=runner.idle_s,
         is_able=runner.ladder.best() is not None,
     )
 

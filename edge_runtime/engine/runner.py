@@ -29,7 +29,7 @@ from edge_runtime.engine.batch import Work, check
 from edge_runtime.engine.jobs import Answer, Batch, Computed, Job, Timing
 from edge_runtime.engine.queue import Entry, RequestQueue
 from edge_runtime.engine.rungs import Ladder, ProcessorRung, Rung
-from edge_runtime.engine.stats import ModelStats
+from edge_runtime.engine.stats import BusyShare, ModelStats
 from edge_runtime.engine.times import ServiceTimes
 from edge_runtime.engine.warmup import warm_up
 from edge_runtime.errors import (
@@ -105,6 +105,8 @@ class ModelRunner:
         self._running_rows = 0
         self._running = 0
         self._beside = 0
+        self._busy = BusyShare()
+        self._ran_at = time.perf_counter()
         self._runs: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
@@ -133,6 +135,15 @@ class ModelRunner:
     @property
     def running(self) -> int:
         return self._running
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last run ended; 0 while one goes on."""
+        return 0.0 if self._running else time.perf_counter() - self._ran_at
+
+    def busy_share(self) -> float:
+        """Return the share of the last second or so in which it computed."""
+        return self._busy.read(time.perf_counter(), self.stats.compute_infer.ns, self.workers)
 
     @property
     def is_idle(self) -> bool:
@@ -455,6 +466,7 @@ class ModelRunner:
             self._settle(job, answer=Answer(arrays, rung.name))
 
     def _ran(self, rung: Rung, rows: int, timing: Timing) -> None:
+        self._ran_at = time.perf_counter()
         self.ladder.ran(rung, rows, timing)
         self.stats.executed(rows, timing.input_ns, timing.infer_ns, timing.output_ns)
         self.stats.ran_on(rung.name, rows)

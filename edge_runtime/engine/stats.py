@@ -5,6 +5,7 @@ Plain additions on the event loop; nothing here is on a lock.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from edge_runtime.protocol.types import BatchStat, DurationStat, ModelStatistics
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+_BUSY_EVERY_S = 0.1
 _LARGE_BATCH = 256  # from here on sizes are counted by powers of two, so that callers who send
 # every size do not fill the memory
 
@@ -28,6 +30,26 @@ class _Duration:
 
     def freeze(self) -> DurationStat:
         return DurationStat(self.count, self.ns)
+
+
+class BusyShare:
+    """The share of time in which something computed, as an exponential mean over a second or so."""
+
+    __slots__ = ("_ns", "_read_at", "_share")
+
+    def __init__(self) -> None:
+        self._read_at = 0.0
+        self._ns = 0
+        self._share = 0.0
+
+    def read(self, now: float, computed_ns: int, workers: int) -> float:
+        """Return it. computed_ns: of all runs until now; workers: runs that may go on at once."""
+        passed_s = now - self._read_at
+        if passed_s >= _BUSY_EVERY_S:
+            share = min(1.0, (computed_ns - self._ns) / (passed_s * 1e9 * max(1, workers)))
+            self._share += (share - self._share) * (1.0 - math.exp(-passed_s))
+            self._read_at, self._ns = now, computed_ns
+        return self._share
 
 
 class ModelStats:

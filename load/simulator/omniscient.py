@@ -17,9 +17,7 @@ def finish_at(node: Node, job: Job, now: float, arrives: float) -> float:
     """Return when a node would have computed a job that gets there at `arrives`."""
     slowness = node.slowness_now(now)
     is_edf = node.discipline == "edf"
-    waiting = [
-        (key, order, other.work, other.due) for key, order, other in node.waiting()
-    ]
+    waiting = [(key, order, other.work, other.due) for key, order, other in node.waiting()]
     free_at = max(node.free_at, now) if node.is_busy else now
     coming = sorted(
         (at, index, other.work, other.due)
@@ -36,7 +34,7 @@ def finish_at(node: Node, job: Job, now: float, arrives: float) -> float:
     base_s, fixed, most = spec.base_s * slowness, spec.fixed, spec.max_batch
     while True:
         while upcoming < len(coming) and (coming[upcoming][0] <= clock or not waiting):
-            at, index, work, deadline = coming[upcoming]
+            at, _, work, deadline = coming[upcoming]
             clock = max(clock, at) if not waiting else clock
             order += 1
             heapq.heappush(waiting, (deadline if is_edf else 0.0, order, work, deadline))

@@ -19,7 +19,6 @@ from load.simulator.omniscient import finish_at
 from load.simulator.trace import Trace
 from load.simulator.world import Discipline, World
 from policies.routing import (
-    WEIGHTS,
     Decision,
     Load,
     Objective,
@@ -187,7 +186,9 @@ class Simulation:
             call(when, value)
         return self._outcomes()
 
-    def _arrive(self, job: Job, now: float, draw: int, excluded: frozenset[str] = frozenset()) -> None:
+    def _arrive(
+        self, job: Job, now: float, draw: int, excluded: frozenset[str] = frozenset()
+    ) -> None:
         world = self.plan.world
         origin = job.origin
         table = self._tables[origin]
@@ -213,7 +214,7 @@ class Simulation:
                 self._close(job, "refused")
                 return
             target = outcome.target
-            table.decided(outcome, request.objective, WEIGHTS[request.objective].budget)
+            table.decided(outcome, request.objective)
             job.late = outcome.late if len(job.target) == 0 else job.late
         self._send(job, target, request, now, draw)
 

@@ -118,9 +118,7 @@ def calm(seed: int, rate: float = 5.0, duration_s: float = 3600.0) -> Trace:
     return made("calm", times, rng.lognormal(6.5, 1.0, len(times)).round())
 
 
-def diurnal(
-    seed: int, rate: float = 40.0, day_s: float = 1440.0, days: int = 3
-) -> Trace:
+def diurnal(seed: int, rate: float = 40.0, day_s: float = 1440.0, days: int = 3) -> Trace:
     """Return days of traffic: a sine, a peak at noon, and noise that lasts for minutes."""
     rng = np.random.default_rng(seed)
     steps = int(day_s * days)

@@ -25,6 +25,7 @@ from policies.routing.types import Decision, NoTarget, Outcome, Request, Target,
 Rule = Callable[[Request, RoutingTable, float], Outcome]
 Pick = Callable[[Request, Sequence[Target], float], int]
 
+BY_RULE: Final = "by_rule"  # the reason of a choice that asks for no deadline and no price
 _GOLDEN: Final = 0.6180339887498949
 _UNKNOWN_S: Final = 1e-3  # prior of a place that nobody has told anything of
 _SHORT_QUEUE: Final = 4  # own outstanding requests with which `nearest` spills
@@ -53,9 +54,7 @@ def _at(point: float, targets: Sequence[Target], *, weighted: bool) -> int:
 
 def _least(request: Request, targets: Sequence[Target], cost: Callable[[Target], float]) -> int:
     """Return the index of the least cost; ties are drawn."""
-    return min(
-        range(len(targets)), key=lambda i: (cost(targets[i]), uniform(request.draw, i + 2))
-    )
+    return min(range(len(targets)), key=lambda i: (cost(targets[i]), uniform(request.draw, i + 2)))
 
 
 def _random(*, weighted: bool) -> Pick:
@@ -134,7 +133,7 @@ def _ruled(pick: Pick) -> Rule:
         found = tuple(verdicts)
         if not usable and not spare:
             return NoTarget(found)
-        reason = "by_rule" if usable else "last_resort"
+        reason = BY_RULE if usable else "last_resort"
         chosen = (usable or spare)[pick(request, usable or spare, now)]
         return Decision(chosen.name, reason, expected_delay(chosen, request, now), found)
 

@@ -10,6 +10,7 @@ SILENT: Final = "silent"
 EJECTED: Final = "ejected"
 
 RULES: Final = (
+    "not_placed",  # the model is not meant to be there
     "other_tier",  # the caller insists on another one
     "already_tried",  # it has failed this very request
     "model_not_loaded",
@@ -24,6 +25,8 @@ RULES: Final = (
 
 def ruled_out(request: Request, target: Target) -> str | None:
     """Return the first rule of `RULES` that forbids a target; None when it may serve."""
+    if request.tiers is not None and target.tier not in request.tiers:
+        return "not_placed"
     if request.tier is not None and target.tier != request.tier:
         return "other_tier"
     if target.name in request.excluded:

@@ -97,10 +97,10 @@ class RoutingTable:
         """Return what being late is worth now, in price differences of the targets."""
         return self._risk_prices[objective]
 
-    def decided(self, decision: Decision, objective: Objective, budget: float) -> None:
+    def decided(self, decision: Decision, objective: Objective) -> None:
         """Let the price of risk follow from what decisions spend of their budget."""
-        if budget > 0.0:
-            spent = min(decision.extra_late / budget, _RISK_SPENT)
+        if decision.spent is not None:
+            spent = min(decision.spent, _RISK_SPENT)
             price = self._risk_prices[objective] * math.exp(_RISK_STEP * (spent - 1.0))
             self._risk_prices[objective] = min(RISK_PRICES[1], max(RISK_PRICES[0], price))
 
@@ -135,8 +135,13 @@ class RoutingTable:
             request.slack_s,
         )
 
-    def answered(self, sent: Sent, now: float, load: Load | None, at: float) -> None:
-        """Record an answer, and the load that came with it. at: when the load was so."""
+    def answered(
+        self, sent: Sent, now: float, load: Load | None, at: float, way_s: float | None = None
+    ) -> None:
+        """Record an answer, and the load that came with it.
+
+        at: when the load was so; way_s: what was measured of this call's time on the way.
+        """
         learned = self._released(sent)
         if learned is None:
             return
@@ -148,6 +153,8 @@ class RoutingTable:
             "peak_at": now,
             **self._evidence(learned, sent, taken_s - sent.rtt_s, now),
         }
+        if way_s is not None:
+            values["rtt_s"] = _smoothed(target.rtt_s, way_s)
         if load is not None:
             if load.alone_s > 0.0 and load.service_s > 0.0:
                 values["sizes"] = learned.sizes.saw(sent.bucket, load.alone_s / load.service_s)
@@ -181,9 +188,7 @@ class RoutingTable:
 
     def measured(self, name: str, rtt_s: float) -> None:
         """Take in a measured round trip without any work in it."""
-        target = self[name]
-        mean_s = target.rtt_s + _RTT_SMOOTHING * (rtt_s - target.rtt_s) if target.rtt_s else rtt_s
-        self.change(name, rtt_s=mean_s)
+        self.change(name, rtt_s=_smoothed(self[name].rtt_s, rtt_s))
 
     def _put(self, index: int, target: Target) -> None:
         self.targets[index] = target
@@ -224,6 +229,10 @@ class RoutingTable:
         self._pooled.add(wrong, now)
         found = learned.errors if len(learned.errors) >= ENOUGH else self._pooled
         return {"errors": found.frozen(), "bias": found.median}
+
+
+def _smoothed(mean_s: float, measured_s: float) -> float:
+    return mean_s + _RTT_SMOOTHING * (measured_s - mean_s) if mean_s else max(0.0, measured_s)
 
 
 def moving_peak(target: Target, now: float, towards_s: float) -> float:

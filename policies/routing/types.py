@@ -58,7 +58,8 @@ class Target(NamedTuple):
     moving peak of the latency at peak_at; prior_s: what a request is said to take there, by
     configuration or by the first report.
 
-    usd: of a request whatever its size; usd_per_s: of its work; usd_per_byte: of moving it.
+    usd: of a request whatever its size; usd_per_s: of its work; usd_per_byte: of moving it
+    there from another site.
     """
 
     name: str
@@ -94,7 +95,8 @@ class Request(NamedTuple):
     """What matters about a request for choosing where it runs.
 
     slack_s: time to its deadline; bucket: of its size (`sizes.bucket`); moved_bytes: request and
-    answer together; tier: where the caller insists; origin_site: where it comes from; zones: where
+    answer together; tiers: where the model is placed, anywhere when None; tier: where the caller
+    insists; origin_site: where it comes from; zones: where
     its data may go, anywhere when None; excluded: targets that were tried already.
 
     draw: 64 random bits, which settle whatever a rule draws, so that a decision can be repeated;
@@ -105,6 +107,7 @@ class Request(NamedTuple):
     bucket: int = 0
     moved_bytes: int = 0
     objective: Objective = "balanced"
+    tiers: frozenset[str] | None = None
     tier: str | None = None
     origin_site: str | None = None
     tenant: str = ""
@@ -133,8 +136,8 @@ class Verdict(NamedTuple):
 class Decision:
     """The choice. reason: a stable code of `REASONS`; expected_s: seconds to the answer.
 
-    late, usd: as in `Verdict`; extra_late: by how much late is more than at the safest target.
-    verdicts: of every target, or of the best where there are very many.
+    late, usd: as in `Verdict`; spent: by how much late is more than at the safest target, in
+    budgets of the objective, None where it has none or there was no choice. verdicts: of every target, or of the best where there are very many.
     """
 
     target: str
@@ -143,7 +146,7 @@ class Decision:
     verdicts: tuple[Verdict, ...]
     late: float = 0.0
     usd: float = 0.0
-    extra_late: float = 0.0
+    spent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,5 +178,4 @@ REASONS: Final = (
     "least_expected",  # the shortest expected delay
     "least_late",  # none is expected to meet the deadline; the least bad
     "last_resort",  # only silent or ejected targets were left: slow is likelier than dead
-    "by_rule",  # a rule that asks for nothing of this (random, round robin, ...)
 )

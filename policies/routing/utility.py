@@ -2,7 +2,7 @@
 
 For each target that may serve, the score in dollars is
 
-    price + scarcity + risk * P(late) + overdue + haste
+    price + scarcity + risk * P(late) + overdue + haste + away
 
 The price is of moving bytes and of work. P(late) is read from observed errors (`lateness`), never
 from an assumed spread. The other terms keep a rule that looks at one request from harming those
@@ -13,7 +13,8 @@ that come after it:
   revenue management; Awerbuch, Azar, Plotkin, 1993, for routing);
 - overdue: expected lateness in seconds; by price and risk alone everybody who is late anyway would
   go to the cheapest and slowest place;
-- haste: the share of its time that a request uses up, so that it is not spent for nothing.
+- haste: the share of its time that a request uses up, so that it is not spent for nothing; and a
+  little for leaving the caller's site, which settles what prices and delays leave open.
 
 What a missed deadline is worth nobody can say in dollars. `balanced` and `cost` therefore have a
 budget, the share of requests that may be late for the sake of a lower price, and the price of risk
@@ -27,7 +28,7 @@ that it still had, and those who can be served are spared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -48,6 +49,9 @@ from policies.routing.types import (
 )
 
 MIN_RETRY_S: Final = 0.1
+_LONG_S: Final = 1.0  # more time than this does not make a delay matter less
+_NO_HURRY_S: Final = 10.0  # a deadline that only bounds the wait, such as the default one
+_LEAST_USD: Final = 1e-12  # a price difference; without prices the other terms decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +60,22 @@ class Weights:
 
     budget: the share of requests that may be late for a lower price; 0: the price is no matter,
     and the expected delay decides. scarcity: the part of the price difference that a place which
-    is always busy adds; haste: of the price difference for using up all the time that is left;
-    overdue: of the price of risk for each second that it is expected to be late. refuse_at: the
-    least P(late) with which a request is refused; above 1 none is.
+    is always busy adds; haste: of it for using up all the time that is left, or a second of it;
+    away: of it for leaving the caller's site; overdue: of the price of risk for each second that
+    it is expected to be late. refuse_at: the least P(late) with which a request is refused; above
+    1 none is.
     """
 
     budget: float = 0.0
     scarcity: float = 0.4
     haste: float = 0.5
+    away: float = 0.02
     overdue: float = 0.5
     refuse_at: float = 2.0
 
 
 WEIGHTS: Final[Mapping[Objective, Weights]] = MappingProxyType(
-    {"latency": Weights(), "balanced": Weights(budget=0.006), "cost": Weights(budget=0.02)}
+    {"latency": Weights(), "balanced": Weights(budget=0.005), "cost": Weights(budget=0.02)}
 )
 
 
@@ -81,11 +87,46 @@ def choose(
 ) -> Outcome:
     """Choose a target; equal scores are settled by name, so that order is irrelevant."""
     weight = weights[request.objective]
+    found, candidates, spares = _look(request, table.targets, now)
+    if not candidates:
+        if not spares:
+            return NoTarget(found)
+        return _decision(found, min(spares, key=lambda i: found[i][1::-1]), "last_resort", None)
+    fastest_s = min([found[i].expected_s for i in candidates])
+    least_late = min([found[i].late for i in candidates])
+    if least_late >= weight.refuse_at:
+        return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - request.slack_s))
+    if len(candidates) == 1:
+        reason = "only_candidate" if request.tier is None else "tier_requested"
+        return _decision(found, candidates[0], reason, None)
+    if weight.budget:
+        risk_price = table.risk_price(request.objective)
+        best = _cheapest(request, table.targets, found, candidates, weight, risk_price)
+        spent = (found[best].late - least_late) / weight.budget
+    else:
+        targets = table.targets
+        best = min(candidates, key=lambda i: (_cautious_s(found[i], targets[i]), found[i].target))
+        spent = None
+    if fastest_s > request.slack_s:
+        reason = "least_late"
+    elif table.targets[best].site == request.origin_site:
+        reason = "origin_site"
+    elif found[best].expected_s <= fastest_s:
+        reason = "least_expected"
+    else:
+        reason = "least_cost"
+    return _decision(found, best, reason, spent)
+
+
+def _look(
+    request: Request, targets: Sequence[Target], now: float
+) -> tuple[tuple[Verdict, ...], list[int], list[int]]:
+    """Return what is found of each target, and the indexes of those that may and that might serve."""
     bucket, slack_s, moved = request.bucket, request.slack_s, request.moved_bytes
+    origin_site = request.origin_site
     verdicts: list[Verdict] = []
     candidates: list[int] = []
     spares: list[int] = []
-    targets = table.targets
     for index, target in enumerate(targets):
         rule = ruled_out(request, target)
         rtt_s, service_s = target.rtt_s, target.service_s
@@ -93,55 +134,61 @@ def choose(
         there_s = wait_s(target, slack_s - rtt_s, now) + work_s
         expected_s = rtt_s + corrected(target.bias, there_s, service_s)
         late = late_share(target.errors, there_s, service_s, slack_s - rtt_s)
-        usd = target.usd + target.usd_per_s * work_s + target.usd_per_byte * moved
+        usd = target.usd + target.usd_per_s * work_s
+        if target.site != origin_site:
+            usd += target.usd_per_byte * moved
         verdicts.append(Verdict(target.name, expected_s, rule, late, usd))
         if rule is None:
             candidates.append(index)
         elif rule in (SILENT, EJECTED):
             spares.append(index)
-    found = tuple(verdicts)
-    if not candidates:
-        if not spares:
-            return NoTarget(found)
-        return _decision(found, min(spares, key=lambda i: found[i][1::-1]), "last_resort", 0.0)
-    fastest_s = min(found[i].expected_s for i in candidates)
-    least_late = min(found[i].late for i in candidates)
-    if least_late >= weight.refuse_at:
-        return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - slack_s))
-    if weight.budget:
-        dearest = max(found[i].usd for i in candidates)
-        cheapest = min(found[i].usd for i in candidates)
-        risk_usd = table.risk_price(request.objective) * (dearest - cheapest)
-        hurry_usd = weight.haste * (dearest - cheapest) / max(slack_s, 1e-3)
-        overdue_usd = weight.overdue * risk_usd
-        best = float("inf")
-        best_index = -1
-        for i in candidates:
-            name, expected_s, _, late, usd = found[i]
-            overdue_s = expected_s - slack_s
-            score = (
-                usd
-                + weight.scarcity * (dearest - usd) * targets[i].busy ** 2
-                + risk_usd * late
-                + (overdue_usd * overdue_s if overdue_s > 0.0 else 0.0)
-                + hurry_usd * expected_s
-            )
-            if score < best or (score == best and name < found[best_index].target):
-                best, best_index = score, i
-    else:
-        best_index = min(candidates, key=lambda i: (_cautious_s(found[i], targets[i]), found[i][0]))
-    chosen = found[best_index]
-    if len(candidates) == 1:
-        reason = "only_candidate" if request.tier is None else "tier_requested"
-    elif fastest_s > slack_s:
-        reason = "least_late"
-    elif targets[best_index].site == request.origin_site:
-        reason = "origin_site"
-    elif chosen.expected_s <= fastest_s:
-        reason = "least_expected"
-    else:
-        reason = "least_cost"
-    return _decision(found, best_index, reason, chosen.late - least_late)
+    return tuple(verdicts), candidates, spares
+
+
+def _cheapest(
+    request: Request,
+    targets: Sequence[Target],
+    found: Sequence[Verdict],
+    candidates: Sequence[int],
+    weight: Weights,
+    risk_price: float,
+) -> int:
+    """Return the index of the candidate with the least expected cost."""
+    slack_s = request.slack_s
+    prices = [found[i].usd for i in candidates]
+    dearest = max(prices)
+    span = max(dearest - min(prices), _LEAST_USD)
+    fastest_s = min([found[i].expected_s for i in candidates])
+    risk_usd = risk_price * span
+    overdue_usd = weight.overdue * risk_usd
+    haste_usd = weight.haste * span / _time_to_use_up(slack_s, fastest_s)
+    away_usd = weight.away * span
+    best: tuple[float, str] | None = None
+    best_index = -1
+    for i in candidates:
+        name, expected_s, _, late, usd = found[i]
+        target = targets[i]
+        score = (
+            usd
+            + weight.scarcity * (dearest - usd) * target.busy * target.busy
+            + risk_usd * late
+            + overdue_usd * max(0.0, expected_s - slack_s)
+            + haste_usd * expected_s
+            + (away_usd if target.site != request.origin_site else 0.0)
+        )
+        if best is None or (score, name) < best:
+            best, best_index = (score, name), i
+    return best_index
+
+
+def _time_to_use_up(slack_s: float, fastest_s: float) -> float:
+    """Return the seconds whose loss counts as much as the dearest place's price.
+
+    Without a deadline to speak of, what is slow is said by the fastest place.
+    """
+    if slack_s > _NO_HURRY_S:
+        return 2.0 * fastest_s + 0.010
+    return max(1e-3, min(slack_s, _LONG_S))
 
 
 def _cautious_s(verdict: Verdict, target: Target) -> float:
@@ -154,7 +201,7 @@ def _cautious_s(verdict: Verdict, target: Target) -> float:
 
 
 def _decision(
-    verdicts: tuple[Verdict, ...], index: int, reason: str, extra_late: float
+    verdicts: tuple[Verdict, ...], index: int, reason: str, spent: float | None
 ) -> Decision:
     chosen = verdicts[index]
     return Decision(
@@ -164,5 +211,5 @@ def _decision(
         verdicts,
         chosen.late,
         chosen.usd,
-        extra_late,
+        spent,
     )

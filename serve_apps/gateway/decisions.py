@@ -79,6 +79,8 @@ def _document(record: DecisionRecord) -> dict[str, Any]:
             {
                 "target": verdict.target,
                 "expected_ms": round(verdict.expected_s * 1e3, 3),
+                "late": round(verdict.late, 4),
+                "usd": verdict.usd,
                 "ruled_out": verdict.ruled_out,
             }
             for verdict in record.verdicts

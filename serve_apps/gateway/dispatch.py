@@ -24,7 +24,8 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.service import CallContext
 from edge_runtime.protocol.types import InferRequest
-from policies.routing import Decision, NoTarget, Request, choose
+from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, choose
+from policies.routing.sizes import bucket
 from serve_apps.gateway.decisions import DecisionLog, DecisionRecord
 from serve_apps.gateway.targets import TargetLost, TargetTable
 
@@ -42,12 +43,20 @@ class Dispatched:
 
 
 class Dispatcher:
-    """Routes requests over a target table; wall: unix seconds, for the log only."""
+    """Routes requests over a target table.
+
+    wall: unix seconds, for the log only; clock: that of the targets.
+    """
 
     def __init__(
-        self, targets: TargetTable, log: DecisionLog, wall: Callable[[], float] = time.time
+        self,
+        targets: TargetTable,
+        log: DecisionLog,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._targets = targets
+        self._clock = clock
         self._log = log
         self._wall = wall
 
@@ -70,16 +79,19 @@ class Dispatcher:
         for attempt in range(1, ATTEMPTS + 1):
             began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
             now = loop.time()
-            decision = self._choose(request, version, placements, context, excluded, now)
+            wanted = self._wanted(request, placements, context, now)
+            decision = self._choose(request, version, wanted._replace(excluded=excluded))
             if isinstance(decision, NoTarget) and spare:
-                decision = self._choose(request, version, placements, context, frozenset(), now)
+                decision = self._choose(request, version, wanted)
             if isinstance(decision, NoTarget):
                 raise failed or _no_target(request.model, decision)
+            if isinstance(decision, Hopeless):
+                raise failed or _hopeless(request.model, decision)
             reason = decision.reason if attempt == 1 else FAILOVER
             outcome = "cancelled"
             may_move = attempt < ATTEMPTS and _has_alternative(decision)
             try:
-                answer = await self._call(decision.target, request, version, context, may_move)
+                answer = await self._call(decision, wanted, request, version, context, may_move)
                 outcome = "ok"
                 return Dispatched(answer, decision.target, reason)
             except NotFound as error:
@@ -99,37 +111,43 @@ class Dispatcher:
                 self._record(request, version, decision, reason, attempt, taken_s, outcome)
         raise failed or Unavailable(f"model '{request.model}' could not be reached")
 
-    def _choose(
-        self,
-        request: InferRequest,
-        version: str,
-        placements: frozenset[str],
-        context: CallContext,
-        tried: frozenset[str],
-        now: float,
-    ) -> Decision | NoTarget:
+    def _wanted(
+        self, request: InferRequest, placements: frozenset[str], context: CallContext, now: float
+    ) -> Request:
         if context.deadline <= now:
             raise _late(request.model)
-        wanted = Request(
+        moved_bytes = sum(tensor.data.nbytes for tensor in request.inputs)
+        return Request(
             slack_s=context.deadline - now,
+            bucket=bucket(moved_bytes),
+            moved_bytes=moved_bytes,
+            tiers=placements,
             tier=context.tier,
             origin_site=context.origin_site,
-            excluded=tried,
+            tenant=context.principal.tenant,
         )
-        return choose(wanted, self._targets.views((request.model, version), placements))
+
+    def _choose(self, request: InferRequest, version: str, wanted: Request) -> Outcome:
+        known = self._targets.known((request.model, version))
+        outcome = choose(wanted, known, self._clock())
+        if isinstance(outcome, Decision):
+            known.decided(outcome, wanted.objective)
+        return outcome
 
     async def _call(
         self,
-        name: str,
+        decision: Decision,
+        wanted: Request,
         request: InferRequest,
         version: str,
         context: CallContext,
         may_move: bool,
     ) -> Answered:
         try:
-            return await self._targets[name].infer(
+            return await self._targets[decision.target].infer(
                 request,
                 version,
+                wanted,
                 deadline=context.deadline,
                 priority=context.priority,
                 may_move=may_move,
@@ -178,6 +196,14 @@ def _late(model: str) -> DeadlineExceeded:
 def _left(model: str) -> Unavailable:
     """The model was unloaded at the target between the decision and the call."""
     return Unavailable(f"model '{model}' is being moved or unloaded", retry_after_s=1.0)
+
+
+def _hopeless(model: str, found: Hopeless) -> Overloaded:
+    return Overloaded(
+        f"no target can answer for model '{model}' before the deadline",
+        retry_after_s=found.retry_after_s,
+        details={"reason": "deadline"},
+    )
 
 
 def _no_target(model: str, decision: NoTarget) -> Unavailable:

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from edge_runtime.engine import Answered, Engine, LoadReport
-from edge_runtime.errors import Overloaded, PrimeSparkError, Unavailable
+from edge_runtime.errors import DeadlineExceeded, Overloaded, PrimeSparkError, Unavailable
 from edge_runtime.protocol.types import InferRequest, ModelStatistics
-from policies.routing import Target
+from policies.cost import EGRESS_USD_PER_BYTE
+from policies.routing import Request, RoutingTable, Target
+from serve_apps.gateway.knowledge import Key, Knowledge
 from serve_apps.model_sync import ModelSync
 from serve_apps.wire import (
     Call,
@@ -45,8 +48,7 @@ GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
 CALLS: Final = 80  # of one model under way to one replica; more would only wait in between
 _RTT_SMOOTHING: Final = 0.1
-
-Key = tuple[str, str]
+_JUST_LATE: Final = 1.001  # of its time; what was given up would have taken that at least
 
 
 class TargetLost(Unavailable):
@@ -97,10 +99,8 @@ class RemoteTarget:
         self.site = site
         self._backing = backing
         self._clock = clock
-        self._loads: dict[Key, tuple[LoadReport, float]] = {}
         self._heard_at = -float("inf")
         self._rtt_s = 0.0
-        self._outstanding: dict[Key, int] = {}
         self._probed_at = -float("inf")
         self._waiting: set[_Wait] = set()
         self._strikes = 0
@@ -108,28 +108,30 @@ class RemoteTarget:
         self.is_silent = False
         self.problem = "not heard of yet"
         self.reports: Sequence[ReplicaReport] = ()
+        self.join(Knowledge())
+
+    def join(self, knowledge: Knowledge) -> None:
+        """Write what is learned of this target to what a gateway knows of all."""
+        self._knowledge = knowledge
+        knowledge.add(
+            Target(
+                self.name,
+                self.tier,
+                self.site,
+                is_up=self.is_up,
+                usd_per_byte=EGRESS_USD_PER_BYTE,
+            )
+        )
 
     def view(self, key: Key) -> Target:
-        """Return what routing should know of this target for one model version."""
-        load, at = self._loads.get(key, (None, 0.0))
-        return Target(
-            name=self.name,
-            tier=self.tier,
-            site=self.site,
-            is_up=self.is_up,
-            is_silent=self.is_silent,
-            has_model=load is not None,
-            rtt_s=self._rtt_s,
-            wait_s=load.wait_s if load else 0.0,
-            service_s=load.service_s if load else 0.0,
-            report_age_s=self._clock() - at if load else 0.0,
-            outstanding=self._outstanding.get(key, 0),
-        )
+        """Return what routing knows of this target for one model version."""
+        return self._knowledge.table(key)[self.name]
 
     async def infer(
         self,
         request: InferRequest,
         version: str,
+        wanted: Request,
         *,
         deadline: float,
         priority: int,
@@ -138,27 +140,45 @@ class RemoteTarget:
     ) -> Answered:
         """Send a request; may_move: it could go elsewhere, so silence is a reason to let go.
 
-        deadline: on the loop's clock. Raises TargetLost when the way fails, TimeoutError at the
-        deadline, or what the replica refused with.
+        wanted: what routing made of it; deadline: on the loop's clock. Raises TargetLost when the
+        way fails, TimeoutError at the deadline, or what the replica refused with.
         """
-        key = (request.model, version)
-        self._refuse_if_full(key)
+        table = self._knowledge.table((request.model, version))
+        self._refuse_if_full(request.model, table[self.name].outstanding)
         began = self._clock()
-        call = encode_call(request, version, deadline - began, priority, trace)
-        self._outstanding[key] = self._outstanding.get(key, 0) + 1
+        sent = table.sent(self.name, wanted, began)
+        # What is computed there after this is late here: the way there and back is not theirs.
+        slack_s = max(wanted.slack_s - sent.rtt_s, 0.5 * wanted.slack_s)
+        call = encode_call(request, version, slack_s, priority, trace)
         try:
             reply = await self._exchange(call, deadline, may_move)
-        finally:
-            left = self._outstanding.pop(key) - 1
-            if left:
-                self._outstanding[key] = left
+        except TimeoutError:
+            table.late(sent, self._clock(), _JUST_LATE * wanted.slack_s)
+            raise
+        except BaseException:
+            table.ended(sent)
+            raise
         now = self._clock()
         self._heard(now)
-        self._rtt_s += _RTT_SMOOTHING * (now - began - reply.taken_s - self._rtt_s)
-        load = reported_load(reply)
-        if load is not None:
-            self._loads[key] = (load, now)
-        return decode_reply(reply)
+        way_s = max(0.0, now - began - reply.taken_s)
+        self._rtt_s += _RTT_SMOOTHING * (way_s - self._rtt_s)
+        report = reported_load(reply)
+        load = None if report is None else report.for_routing()
+        at = now - 0.5 * way_s
+        try:
+            found = decode_reply(reply)
+        except DeadlineExceeded:
+            table.late(sent, now, _JUST_LATE * wanted.slack_s)
+            if load is not None:
+                table.heard(self.name, load, at)
+            raise
+        except PrimeSparkError:
+            table.ended(sent)
+            if load is not None:
+                table.heard(self.name, load, at)
+            raise
+        table.answered(sent, now, load, at, way_s)
+        return found
 
     async def probe(self) -> None:
         """Ask every replica once, and settle whether the target is up."""
@@ -177,7 +197,6 @@ class RemoteTarget:
             self.lose("no replica is running")
             return
         now = self._clock()
-        self._heard(now)
         self.reports = reports
         # Replies teach that the way has become longer; that it is short again has to be seen
         # without them, because a target that seems far away gets no calls.
@@ -186,8 +205,11 @@ class RemoteTarget:
             logger.info("target %s is up", self.name)
         self.is_up = True
         self.problem = ""
+        self._heard(now)
+        self._knowledge.change(self.name, is_up=True, rtt_s=self._rtt_s)
         complete = set.intersection(*(set(report.loads) for report in reports))
-        self._loads = {key: (_mean([r.loads[key] for r in reports]), now) for key in complete}
+        loads = {key: _mean([report.loads[key] for report in reports]) for key in complete}
+        self._knowledge.heard(self.name, loads, now - 0.5 * self._rtt_s)
 
     @property
     def is_due(self) -> bool:
@@ -206,6 +228,7 @@ class RemoteTarget:
         if self.is_up:
             logger.warning("target %s is down: %s", self.name, why)
         self.is_up = False
+        self._knowledge.change(self.name, is_up=False)
         self.problem = why
         self.reports = ()
         for waiting in self._waiting:
@@ -217,6 +240,7 @@ class RemoteTarget:
         if self.is_silent:
             logger.info("target %s answers again", self.name)
             self.is_silent = False
+            self._knowledge.change(self.name, is_silent=False)
             self.problem = ""
 
     def _silent_s(self) -> float:
@@ -230,15 +254,16 @@ class RemoteTarget:
             if not self.is_silent:
                 logger.warning("target %s is silent", self.name)
             self.is_silent = True
+            self._knowledge.change(self.name, is_silent=True)
             self.problem = f"no answer for {silent_s:.1f} s"
             for waiting in self._waiting:
                 if waiting.may_move:
                     waiting.let_go()
 
-    def _refuse_if_full(self, key: Key) -> None:
-        if self._outstanding.get(key, 0) >= CALLS * max(1, len(self.reports)):
+    def _refuse_if_full(self, model: str, outstanding: int) -> None:
+        if outstanding >= CALLS * max(1, len(self.reports)):
             raise Overloaded(
-                f"model '{key[0]}' has all the calls under way that target '{self.name}' takes",
+                f"model '{model}' has all the calls under way that target '{self.name}' takes",
                 retry_after_s=1.0,
                 details={"reason": "queue_full"},
             )
@@ -280,7 +305,14 @@ class RemoteTarget:
 class LocalTarget:
     """The engine in this process."""
 
-    def __init__(self, name: str, site: str, engine: Engine, sync: ModelSync) -> None:
+    def __init__(
+        self,
+        name: str,
+        site: str,
+        engine: Engine,
+        sync: ModelSync,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
         self.tier = "colocated"
         self.site = site
@@ -291,29 +323,45 @@ class LocalTarget:
         self.problem = ""
         self._engine = engine
         self._sync = sync
+        self._clock = clock
+        self.join(Knowledge())
 
-    def view(self, key: Key) -> Target:
+    def join(self, knowledge: Knowledge) -> None:
+        """Write what is learned of this target to what a gateway knows of all."""
+        self._knowledge = knowledge
+        knowledge.add(Target(self.name, self.tier, self.site, usd_per_byte=EGRESS_USD_PER_BYTE))
+
+    def look(self, key: Key) -> None:
+        """See how the engine is now, before a decision; there is no need to be told."""
         load = self._engine.load_of(key)
-        return Target(
-            name=self.name,
-            tier=self.tier,
-            site=self.site,
-            has_model=load is not None,
-            wait_s=load.wait_s if load else 0.0,
-            service_s=load.service_s if load else 0.0,
-        )
+        self._knowledge.saw(self.name, key, load, self._clock())
 
     async def infer(
         self,
         request: InferRequest,
         version: str,
+        wanted: Request,
         *,
         deadline: float,
         priority: int,
         may_move: bool,
         trace: str = "",
     ) -> Answered:
-        return await self._engine.answer(request, version, deadline=deadline, priority=priority)
+        table = self._knowledge.table((request.model, version))
+        sent = table.sent(self.name, wanted, self._clock())
+        try:
+            found = await self._engine.answer(
+                request, version, deadline=deadline, priority=priority
+            )
+        except DeadlineExceeded:
+            table.late(sent, self._clock(), _JUST_LATE * wanted.slack_s)
+            raise
+        except BaseException:
+            table.ended(sent)
+            raise
+        now = self._clock()
+        table.answered(sent, now, None, now)
+        return found
 
     @property
     def reports(self) -> Sequence[ReplicaReport]:
@@ -337,6 +385,10 @@ class TargetTable:
 
     def __init__(self, targets: Sequence[AnyTarget]) -> None:
         self._targets = {target.name: target for target in targets}
+        self._local = [target for target in targets if isinstance(target, LocalTarget)]
+        self._knowledge = Knowledge()
+        for target in targets:
+            target.join(self._knowledge)
 
     def __iter__(self) -> Iterator[AnyTarget]:
         return iter(self._targets.values())
@@ -344,9 +396,15 @@ class TargetTable:
     def __getitem__(self, name: str) -> AnyTarget:
         return self._targets[name]
 
+    def known(self, key: Key) -> RoutingTable:
+        """Return what routing knows of all targets for one model version, as of now."""
+        for target in self._local:
+            target.look(key)
+        return self._knowledge.table(key)
+
     def views(self, key: Key, tiers: frozenset[str]) -> list[Target]:
         """Return the targets that a model's placement allows, as routing sees them."""
-        return [t.view(key) for t in self._targets.values() if t.tier in tiers]
+        return [target for target in self.known(key).targets if target.tier in tiers]
 
     def statistics(self) -> list[ModelStatistics]:
         return [s for t in self for report in t.reports for s in report.statistics]
@@ -379,6 +437,9 @@ def _mean(loads: Sequence[LoadReport]) -> LoadReport:
         running=sum(load.running for load in loads),
         wait_s=sum(load.wait_s for load in loads) / count,
         service_s=sum(load.service_s for load in loads) / count,
+        row_s=sum(load.row_s for load in loads) / count**2,
+        busy=sum(load.busy for load in loads) / count,
+        idle_s=min(load.idle_s for load in loads),
     )
 
 

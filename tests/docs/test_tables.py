@@ -21,7 +21,7 @@ from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_client import WayLost
 from edge_runtime.protocol.grpc_service import grpc_status
 from edge_runtime.protocol.rest import http_status
-from policies.routing.choose import REASONS
+from policies.routing.types import REASONS
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import FAILOVER
 from serve_apps.gateway.metrics import metrics_text

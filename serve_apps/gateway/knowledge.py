@@ -1,0 +1,65 @@
+"""What the gateway knows of its targets for routing: a table for each model version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_runtime.engine import LoadReport
+from policies.routing import RoutingTable, Target
+
+Key = tuple[str, str]
+
+
+class Knowledge:
+    """The routing tables of all versions that some target has loaded; on one event loop."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Target] = {}
+        self._tables: dict[Key, RoutingTable] = {}
+
+    def add(self, place: Target) -> None:
+        """Take in a place, before anything is heard of it."""
+        self._places[place.name] = place._replace(has_model=False)
+        for table in self._tables.values():
+            table.add(self._places[place.name])
+
+    def table(self, key: Key) -> RoutingTable:
+        """Return what is known for one version; no target has it where nothing was heard of it."""
+        return self._tables.get(key) or RoutingTable(self._places.values())
+
+    def change(self, name: str, **values: Any) -> None:
+        """Replace fields of a target in all tables."""
+        self._places[name] = self._places[name]._replace(**values)
+        for table in self._tables.values():
+            table.change(name, **values)
+
+    def heard(self, name: str, loads: Mapping[Key, LoadReport], at: float) -> None:
+        """Take in a report of everything that a target has loaded; what is not in it is gone."""
+        for key, load in loads.items():
+            table = self._tables.get(key)
+            if table is None:
+                table = self._tables[key] = RoutingTable(self._places.values())
+            if not table[name].has_model:
+                table.change(name, has_model=True)
+            table.heard(name, load.for_routing(), at)
+        for key in [key for key in self._tables if key not in loads]:
+            table = self._tables[key]
+            if table[name].has_model:
+                table.change(name, has_model=False)
+            if not any(target.has_model or target.outstanding for target in table.targets):
+                del self._tables[key]
+
+    def saw(self, name: str, key: Key, load: LoadReport | None, at: float) -> None:
+        """Take in how one version is at a target now; None where it is not loaded."""
+        table = self._tables.get(key)
+        if table is None:
+            if load is None:
+                return
+            table = self._tables[key] = RoutingTable(self._places.values())
+        if table[name].has_model != (load is not None):
+            table.change(name, has_model=load is not None)
+        if load is not None:
+            table.heard(name, load.for_routing(), at)
+        elif not any(target.has_model or target.outstanding for target in table.targets):
+            del self._tables[key]
