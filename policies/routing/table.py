@@ -33,11 +33,11 @@ _LEAST_S: Final = 1e-6  # predicted; a ratio to less than that says nothing
 class Sent(NamedTuple):
     """A request on its way.
 
-    index: of its target; at: when it was sent; rtt_s, service_s: of the target then; place_s:
+    position: of its target; at: when it was sent; rtt_s, service_s: of the target then; place_s:
     predicted seconds at the place; slack_s: to its deadline.
     """
 
-    index: int
+    position: int
     ticket: int
     at: float
     bucket: int
@@ -145,7 +145,7 @@ class RoutingTable:
         learned = self._released(sent)
         if learned is None:
             return
-        target = self.targets[sent.index]
+        target = self.targets[sent.position]
         taken_s = now - sent.at
         values: dict[str, Any] = {
             "outstanding": len(learned.under_way),
@@ -159,7 +159,7 @@ class RoutingTable:
             if load.alone_s > 0.0 and load.service_s > 0.0:
                 values["sizes"] = learned.sizes.saw(sent.bucket, load.alone_s / load.service_s)
             values |= self._news(learned, target, load, at)
-        self._put(sent.index, target._replace(**values))
+        self._put(sent.position, target._replace(**values))
 
     def late(self, sent: Sent, now: float, at_least_s: float) -> None:
         """Record that a place gave a request up as hopeless; it would have taken at_least_s."""
@@ -167,14 +167,14 @@ class RoutingTable:
         if learned is not None:
             values = self._evidence(learned, sent, at_least_s - sent.rtt_s, now)
             values["outstanding"] = len(learned.under_way)
-            self._put(sent.index, self.targets[sent.index]._replace(**values))
+            self._put(sent.position, self.targets[sent.position]._replace(**values))
 
     def ended(self, sent: Sent) -> None:
         """Record that a request ended without telling anything: an error, a cancellation."""
         learned = self._released(sent)
         if learned is not None:
-            target = self.targets[sent.index]
-            self._put(sent.index, target._replace(outstanding=len(learned.under_way)))
+            target = self.targets[sent.position]
+            self._put(sent.position, target._replace(outstanding=len(learned.under_way)))
 
     def heard(self, name: str, load: Load, at: float) -> None:
         """Take in a report. at: when it was so, on this clock; an older one says nothing."""
@@ -195,7 +195,7 @@ class RoutingTable:
 
     def _released(self, sent: Sent) -> _Learned | None:
         """Return what is known of its place, the first time that a request ends."""
-        learned = self._learned[sent.index]
+        learned = self._learned[sent.position]
         return learned if learned.under_way.pop(sent.ticket, None) is not None else None
 
     def _news(self, learned: _Learned, target: Target, load: Load, at: float) -> dict[str, Any]:

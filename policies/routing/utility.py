@@ -121,7 +121,7 @@ def choose(
 def _look(
     request: Request, targets: Sequence[Target], now: float
 ) -> tuple[tuple[Verdict, ...], list[int], list[int]]:
-    """Return what is found of each target, and the indexes of those that may and that might serve."""
+    """Return what is found of each target, and the indexes of those that may, and might, serve."""
     bucket, slack_s, moved = request.bucket, request.slack_s, request.moved_bytes
     origin_site = request.origin_site
     verdicts: list[Verdict] = []

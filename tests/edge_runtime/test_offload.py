@@ -167,7 +167,7 @@ async def test_a_request_that_left_because_of_a_queue_here_comes_back_to_it(
         steps = Tensor("steps", "INT64", np.array([2000], np.int64))
         slow = InferRequest("slow", None, (steps,))
         busy = [asyncio.create_task(service.infer(slow, call("edge"))) for _ in range(3)]
-        await until(lambda: service._engine_here(slow).wait_s > 0)
+        await until(lambda: service._engine.runner("slow", "1").work_ahead_s > 0)
         service._engine.runner("slow", "1").service.saw(1, 1.0)  # it is known to be slow
         link._service_s["slow"] = 0.001
         cloud.process.send_signal(signal.SIGSTOP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,7 +43,11 @@ async def test_a_reply_has_outputs_and_the_load_beside_them() -> None:
     engine = await _engine()
     reply = await answer(engine, _call(3.0))
     assert decode_reply(reply).outputs[0].data.tolist() == [[6.0]]
-    assert reported_load(reply) == engine.load_of(("m", "1"))
+    load, now = reported_load(reply), engine.load_of(("m", "1"))
+    assert load is not None
+    assert now is not None
+    assert load == replace(now, idle_s=load.idle_s)
+    assert load.idle_s <= now.idle_s
     assert 0.0 < reply.taken_s < 5.0
     await engine.close()
 

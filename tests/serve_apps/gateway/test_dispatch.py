@@ -35,7 +35,7 @@ class Gateway:
         self.targets = [remote(name, place, self.clock) for name, place in places.items()]
         self.table = TargetTable(self.targets)
         self.log = DecisionLog()
-        self.dispatcher = Dispatcher(self.table, self.log, wall=lambda: 12.5)
+        self.dispatcher = Dispatcher(self.table, self.log, wall=lambda: 12.5, clock=self.clock)
 
     def send(
         self, *, timeout_s: float = 60.0, site: str | None = "dc", tier: str | None = None

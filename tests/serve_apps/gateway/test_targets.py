@@ -12,6 +12,7 @@ import pytest
 
 from edge_runtime.engine import Answered
 from edge_runtime.errors import InvalidInput, Overloaded
+from policies.routing import Request
 from serve_apps.gateway.targets import (
     CALLS,
     FRESH_S,
@@ -38,6 +39,8 @@ from tests.serve_apps.gateway.place import (
     until,
 )
 
+WANTED = Request(slack_s=60.0)
+
 
 @pytest.fixture
 def place() -> Place:
@@ -57,7 +60,7 @@ async def target(place: Place, clock: Clock) -> RemoteTarget:
 
 
 def _send(target: RemoteTarget, *, may_move: bool = False) -> asyncio.Task[Answered]:
-    sent = target.infer(request(), "1", deadline=later(), priority=0, may_move=may_move)
+    sent = target.infer(request(), "1", WANTED, deadline=later(), priority=0, may_move=may_move)
     return asyncio.create_task(sent)
 
 
@@ -98,12 +101,12 @@ async def test_an_answer_brings_outputs_and_the_load_of_the_replica(
     target: RemoteTarget, place: Place, clock: Clock
 ) -> None:
     clock.advance(1.0)
-    assert target.view(KEY).report_age_s >= 1.0
+    before = target.view(KEY).heard_at
     place.load = replace(IDLE, wait_s=0.5)
     (y,) = (await _send(target)).outputs
     assert y.data.tolist() == [[2.0, 4.0]]
-    assert target.view(KEY).wait_s == 0.5
-    assert target.view(KEY).report_age_s < 1.0
+    assert target.view(KEY).ahead_s[-1] == 0.5
+    assert target.view(KEY).heard_at >= before + 1.0
 
 
 async def test_requests_are_outstanding_until_they_end_in_whatever_way(
@@ -192,7 +195,9 @@ async def test_the_deadline_ends_a_wait_and_is_no_loss(target: RemoteTarget, pla
     place.hang()
     for _ in range(STRIKES):
         with pytest.raises(TimeoutError):
-            await target.infer(request(), "1", deadline=later(0.01), priority=0, may_move=True)
+            await target.infer(
+                request(), "1", WANTED, deadline=later(0.01), priority=0, may_move=True
+            )
     assert target.is_up
     assert (place.running, place.cancelled) == (0, STRIKES)
 
@@ -207,7 +212,7 @@ async def test_calls_under_way_are_bounded_by_model_and_replica(clock: Clock) ->
     with pytest.raises(Overloaded) as error:
         await _send(target)
     assert error.value.retry_after_s
-    other = target.infer(request(), "2", deadline=later(), priority=0, may_move=False)
+    other = target.infer(request(), "2", WANTED, deadline=later(), priority=0, may_move=False)
     elsewhere = asyncio.create_task(other)
     await until(lambda: place.running == 2 * CALLS + 1)
     place.recover()
@@ -366,7 +371,7 @@ async def test_a_model_counts_as_loaded_when_every_replica_has_it(
     place.reports = [report(replace(IDLE, wait_s=0.2)), report(replace(IDLE, wait_s=0.4))]
     await target.probe()
     assert target.view(KEY).has_model
-    assert target.view(KEY).wait_s == pytest.approx(0.3)
+    assert target.view(KEY).ahead_s[-1] == pytest.approx(0.3)
 
 
 async def test_failures_are_told_by_model_and_target(clock: Clock) -> None:

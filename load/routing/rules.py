@@ -1,0 +1,49 @@
+"""Which rules are compared, and how each of them runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from load.simulator.run import Rule
+from policies.routing import Objective, choose
+from policies.routing.classical import RULES
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A rule in the benchmark.
+
+    rule: None for the omniscient router; replies: loads come with replies; weighted: it is one of
+    the classical rules that know what a request takes at a place, the fair ones to be compared
+    with.
+    """
+
+    rule: Rule | None
+    objective: Objective = "latency"
+    replies: bool = False
+    weighted: bool = False
+
+
+SUBJECTS: Final[dict[str, Subject]] = {
+    **{
+        name: Subject(rule, weighted=name.startswith("weighted_") or name == "shortest_delay")
+        for name, rule in RULES.items()
+    },
+    "shortest_delay_replies": Subject(RULES["shortest_delay"], replies=True),
+    "latency": Subject(choose, "latency", replies=True),
+    "balanced": Subject(choose, "balanced", replies=True),
+    "cost": Subject(choose, "cost", replies=True),
+    "omniscient": Subject(None),
+}
+# With queues by deadline: the rules that are worth it, and ours.
+SERIOUS: Final = (
+    "weighted_round_robin",
+    "weighted_least_outstanding",
+    "shortest_delay",
+    "shortest_delay_replies",
+    "latency",
+    "balanced",
+    "cost",
+    "omniscient",
+)
