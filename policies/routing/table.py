@@ -17,7 +17,16 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from policies.routing.delay import place_s, relative_size, with_work
-from policies.routing.lateness import ENOUGH, FORGET_S, LatestErrors, error
+from policies.routing.lateness import (
+    ENOUGH,
+    FORGET_S,
+    HURRIES,
+    LatestErrors,
+    error,
+    hurry,
+    late_share,
+)
+from policies.routing.reliability import Line, Reliability
 from policies.routing.sizes import SizeModel
 from policies.routing.types import OBJECTIVES, Decision, Load, Objective, Request, Target
 
@@ -34,7 +43,8 @@ class Sent(NamedTuple):
     """A request on its way.
 
     position: of its target; at: when it was sent; rtt_s, service_s: of the target then; place_s:
-    predicted seconds at the place; slack_s: to its deadline.
+    predicted seconds at the place; slack_s: to its deadline; late: the share of past errors with
+    which it would miss it.
     """
 
     position: int
@@ -45,6 +55,7 @@ class Sent(NamedTuple):
     place_s: float
     service_s: float
     slack_s: float
+    late: float
 
 
 class _Learned:
@@ -69,6 +80,7 @@ class RoutingTable:
         self._index: dict[str, int] = {}
         self._learned: list[_Learned] = []
         self._pooled = LatestErrors()
+        self._reliability = tuple(Reliability() for _ in range(len(HURRIES) + 1))
         self._tickets = 0
         self._risk_prices: dict[Objective, float] = dict.fromkeys(OBJECTIVES, 15.0)
         for target in targets:
@@ -96,6 +108,10 @@ class RoutingTable:
     def risk_price(self, objective: Objective) -> float:
         """Return what being late is worth now, in price differences of the targets."""
         return self._risk_prices[objective]
+
+    def reliability(self, slack_s: float) -> Line:
+        """Return what shares of past errors are put through to make them probabilities."""
+        return self._reliability[hurry(slack_s)].line
 
     def decided(self, decision: Decision, objective: Objective) -> None:
         """Let the price of risk follow from what decisions spend of their budget."""
@@ -133,6 +149,7 @@ class RoutingTable:
             predicted_s,
             target.service_s,
             request.slack_s,
+            late_share(target.errors, predicted_s, target.service_s, slack_s),
         )
 
     def answered(
@@ -224,6 +241,8 @@ class RoutingTable:
         """Return what an actual time at the place says of the predictions."""
         if sent.place_s < _LEAST_S:
             return {}
+        is_late = actual_s > sent.slack_s - sent.rtt_s
+        self._reliability[hurry(sent.slack_s)].saw(sent.late, is_late=is_late)
         wrong = error(actual_s, sent.place_s, sent.service_s)
         learned.errors.add(wrong, now)
         self._pooled.add(wrong, now)

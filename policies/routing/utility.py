@@ -36,6 +36,7 @@ from typing import Final
 from policies.routing.delay import wait_s
 from policies.routing.filters import EJECTED, SILENT, ruled_out
 from policies.routing.lateness import corrected, late_share
+from policies.routing.reliability import corrected_share
 from policies.routing.table import RoutingTable
 from policies.routing.types import (
     Decision,
@@ -67,15 +68,15 @@ class Weights:
     """
 
     budget: float = 0.0
-    scarcity: float = 0.4
-    haste: float = 0.5
+    scarcity: float = 0.8
+    haste: float = 1.0
     away: float = 0.02
     overdue: float = 0.5
     refuse_at: float = 2.0
 
 
 WEIGHTS: Final[Mapping[Objective, Weights]] = MappingProxyType(
-    {"latency": Weights(), "balanced": Weights(budget=0.005), "cost": Weights(budget=0.02)}
+    {"latency": Weights(), "balanced": Weights(budget=0.004), "cost": Weights(budget=0.02)}
 )
 
 
@@ -87,7 +88,7 @@ def choose(
 ) -> Outcome:
     """Choose a target; equal scores are settled by name, so that order is irrelevant."""
     weight = weights[request.objective]
-    found, candidates, spares = _look(request, table.targets, now)
+    found, candidates, spares = _look(request, table, now)
     if not candidates:
         if not spares:
             return NoTarget(found)
@@ -119,7 +120,7 @@ def choose(
 
 
 def _look(
-    request: Request, targets: Sequence[Target], now: float
+    request: Request, table: RoutingTable, now: float
 ) -> tuple[tuple[Verdict, ...], list[int], list[int]]:
     """Return what is found of each target, and the indexes of those that may, and might, serve."""
     bucket, slack_s, moved = request.bucket, request.slack_s, request.moved_bytes
@@ -127,13 +128,14 @@ def _look(
     verdicts: list[Verdict] = []
     candidates: list[int] = []
     spares: list[int] = []
-    for index, target in enumerate(targets):
+    line = table.reliability(slack_s)
+    for index, target in enumerate(table.targets):
         rule = ruled_out(request, target)
         rtt_s, service_s = target.rtt_s, target.service_s
         work_s = service_s * target.sizes[bucket] if target.sizes else service_s
         there_s = wait_s(target, slack_s - rtt_s, now) + work_s
         expected_s = rtt_s + corrected(target.bias, there_s, service_s)
-        late = late_share(target.errors, there_s, service_s, slack_s - rtt_s)
+        late = corrected_share(line, late_share(target.errors, there_s, service_s, slack_s - rtt_s))
         usd = target.usd + target.usd_per_s * work_s
         if target.site != origin_site:
             usd += target.usd_per_byte * moved
@@ -187,7 +189,7 @@ def _time_to_use_up(slack_s: float, fastest_s: float) -> float:
     Without a deadline to speak of, what is slow is said by the fastest place.
     """
     if slack_s > _NO_HURRY_S:
-        return 2.0 * fastest_s + 0.010
+        return 4.0 * fastest_s + 0.020
     return max(1e-3, min(slack_s, _LONG_S))
 
 

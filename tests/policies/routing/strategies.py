@@ -33,21 +33,27 @@ def rarely(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
 
 
 dollars = st.integers(0, 128).map(lambda n: n / 64)
-aheads = st.lists(seconds(2.0), min_size=len(SLACKS), max_size=len(SLACKS)).map(
-    lambda found: tuple(sorted(found))
-)
 ratios = st.integers(1, 64).map(lambda n: n / 16)
-errors = st.lists(ratios, max_size=12).map(lambda found: tuple(sorted(found)))
+errors = st.lists(ratios, max_size=6).map(lambda found: tuple(sorted(found)))
 sizes = st.one_of(
-    st.just(()), st.lists(ratios, min_size=BUCKETS, max_size=BUCKETS).map(lambda found: (*found,))
+    st.just(()), ratios.map(lambda step: tuple(step * (1 + n / 4) for n in range(BUCKETS)))
 )
 slacks = st.one_of(seconds(2.0), st.sampled_from([-0.5, 0.0, 1.0, 5.0, 60.0]))
+
+
+@st.composite
+def aheads(draw: st.DrawFn) -> tuple[float, ...]:
+    """Return work ahead by slack, in up to three steps upwards."""
+    base_s = draw(seconds(1.0))
+    steps = draw(st.lists(st.tuples(st.sampled_from(SLACKS), seconds(1.0)), max_size=2))
+    return tuple(base_s + sum(s for at, s in steps if limit >= at) for limit in SLACKS)
+
 
 loads = st.builds(
     Load,
     queued=st.integers(0, 9),
     running=st.integers(0, 2),
-    ahead_s=aheads,
+    ahead_s=aheads(),
     service_s=seconds(0.5),
     row_s=seconds(0.25),
     busy=st.integers(0, 8).map(lambda n: n / 8),
@@ -90,7 +96,7 @@ def a_target(draw: st.DrawFn) -> Target:
         tier=st.sampled_from(TIERS),
         site=st.sampled_from(SITES),
         rtt_s=seconds(0.5),
-        ahead_s=aheads,
+        ahead_s=aheads(),
         ahead_at=seconds(3.0).map(lambda age_s: NOW - age_s),
         heard_at=seconds(3.0).map(lambda age_s: NOW - age_s),
         service_s=seconds(0.5),
