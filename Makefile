@@ -102,6 +102,10 @@ bench: setup  ## Paired benchmarks against peers; tables and plots in docs/bench
 bench-edge: setup  ## Paired benchmark of the edge runtime against floors, with marks
 	@$(BIN)/python -m load.edge
 
+.PHONY: bench-routing
+bench-routing: setup  ## Routing rules side by side in the simulator, with marks (ROUTING="--trace FILE")
+	@$(BIN)/python -m load.routing $(ROUTING)
+
 .PHONY: soak-edge
 soak-edge: setup  ## The edge runtime under full load: does it grow? (SOAK_MINUTES=20)
 	@$(BIN)/python -m load.edge.soak --minutes $(SOAK_MINUTES)

@@ -64,13 +64,13 @@ def _latency(table: Table, trace: str, utilisation: float) -> Iterator[Verdict]:
     ours = get("latency")
     yield judge(
         Mark(where, "p99 of `latency` / omniscient", "", "at_most", 1.3),
-        _paired(ours, get("omniscient"), lambda a, b: a.p99_s / b.p99_s),
+        _paired(ours, get("omniscient"), lambda a, b: _ratio(a.p99_s, b.p99_s)),
     )
     weighted = [name for name, subject in SUBJECTS.items() if subject.weighted]
     best = min(weighted, key=lambda name: statistics.median(r.p99_s for r in get(name)))
     yield judge(
         Mark(where, f"p99 of `latency` / best weighted rule ({best})", "", "at_most", 1.1),
-        _paired(ours, get(best), lambda a, b: a.p99_s / b.p99_s),
+        _paired(ours, get(best), lambda a, b: _ratio(a.p99_s, b.p99_s)),
     )
 
 
@@ -87,7 +87,7 @@ def _balanced(table: Table, trace: str, utilisation: float, is_bursty: bool) -> 
     kind, limit = ("bursty", 0.95) if is_bursty else ("calm", 0.85)
     yield judge(
         Mark(where, f"cost of `balanced` / `latency` ({kind})", "", "at_most", limit),
-        _paired(ours, theirs, lambda a, b: a.cost_usd / b.cost_usd),
+        _paired(ours, theirs, lambda a, b: _ratio(a.cost_usd, b.cost_usd)),
     )
 
 
@@ -99,11 +99,11 @@ def _goodput(table: Table, trace: str, utilisation: float) -> Iterator[Verdict]:
     ours, bound = get("balanced"), get("omniscient")
     yield judge(
         Mark(where, "goodput of `balanced` / omniscient", "", "at_least", 0.95),
-        _paired(ours, bound, lambda a, b: (1 - a.misses) / (1 - b.misses)),
+        _paired(ours, bound, lambda a, b: _ratio(1 - a.misses, 1 - b.misses)),
     )
     yield judge(
         Mark(where, "interactive goodput of `balanced` / omniscient", "", "at_least", 0.93),
-        _paired(ours, bound, lambda a, b: (1 - a.interactive) / (1 - b.interactive)),
+        _paired(ours, bound, lambda a, b: _ratio(1 - a.interactive, 1 - b.interactive)),
     )
 
 
@@ -143,11 +143,11 @@ def _cut(table: Table, trace: str) -> Iterator[Verdict]:
     where = f"{trace}, 30%, a site cut off for 5 minutes"
     yield judge(
         Mark(where, "misses of `balanced` / expected delay, by arrival", "", "at_most", 0.6),
-        _paired(ours, fifo, lambda a, b: a.misses / b.misses),
+        _paired(ours, fifo, lambda a, b: _ratio(a.misses, b.misses)),
     )
     yield judge(
         Mark(where, "goodput meanwhile / omniscient", "", "at_least", 0.95),
-        _paired(ours, bound, lambda a, b: (1 - a.cut_misses) / (1 - b.cut_misses)),
+        _paired(ours, bound, lambda a, b: _ratio(1 - a.cut_misses, 1 - b.cut_misses)),
     )
     yield judge(
         Mark(where, "requests sent to a dead target after 2 s", "", "at_most", 0),
@@ -159,3 +159,10 @@ def _paired(
     ours: Sequence[Result], theirs: Sequence[Result], compare: Callable[[Result, Result], float]
 ) -> Found:
     return Found.median([compare(a, b) for a, b in zip(ours, theirs, strict=True)])
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    """Return ours / theirs; two that are nothing are alike."""
+    if theirs:
+        return ours / theirs
+    return float("inf") if ours else 1.0

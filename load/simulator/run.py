@@ -86,7 +86,7 @@ class Simulation:
             for site in world.sites
         ]
         self._turns = [0] * len(world.sites)
-        self._jobs = self._arrivals()
+        self.jobs = self._arrivals()
         self._dead_sends = 0
 
     def _node(self, spec: Any) -> Node:
@@ -164,7 +164,7 @@ class Simulation:
 
     def run(self) -> Outcomes:
         """Turn the clock until every request has ended."""
-        jobs, world = self._jobs, self.plan.world
+        jobs, world = self.jobs, self.plan.world
         end = jobs[-1].arrived
         for origin in range(len(world.sites)):
             for name in self._nodes:
@@ -338,7 +338,7 @@ class Simulation:
         return best[1]
 
     def _outcomes(self) -> Outcomes:
-        jobs = self._jobs
+        jobs = self.jobs
         return Outcomes(
             arrived=np.array([job.arrived for job in jobs]),
             delay_s=np.array(

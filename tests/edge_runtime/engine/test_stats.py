@@ -11,11 +11,31 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge_runtime.engine import Engine, EngineOptions, ModelSource
 from edge_runtime.engine.metrics import EngineCollector
 from edge_runtime.engine.runner import ModelOptions
-from edge_runtime.engine.stats import LATENCY_BUCKETS_S, ModelStats
+from edge_runtime.engine.stats import LATENCY_BUCKETS_S, BusyShare, ModelStats
 from edge_runtime.errors import DeadlineExceeded, InvalidInput
 from edge_runtime.protocol.types import BatchStat, DurationStat, merge_statistics
 from tests.edge_runtime.engine.gate import Floats, GateBackend, later, request
 from tests.edge_runtime.engine.test_engine import ANYWHERE
+
+
+def test_the_busy_share_follows_what_was_computed_within_a_few_seconds() -> None:
+    busy = BusyShare()
+    ns = 0
+    for step in range(50):
+        found = busy.read(0.2 * step, ns, 2)
+        ns += int(0.2e9)  # one of two workers is always computing
+    assert found == pytest.approx(0.5, abs=0.02)
+    for step in range(50, 100):
+        found = busy.read(0.2 * step, ns, 2)
+    assert found < 0.01
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(0, 10**10)), max_size=30))
+def test_the_busy_share_is_a_share(steps: list[tuple[float, int]]) -> None:
+    busy, now, ns = BusyShare(), 0.0, 0
+    for passed, computed in steps:
+        now, ns = now + passed, ns + computed
+        assert 0.0 <= busy.read(now, ns, 1) <= 1.0
 
 
 @settings(max_examples=60, deadline=None)

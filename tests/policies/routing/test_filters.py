@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from policies.routing import (
     Decision,

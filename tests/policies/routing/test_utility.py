@@ -1,0 +1,498 @@
+"""The default rule weighs price, delay and lateness, and says why it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.routing import (
+    WEIGHTS,
+    Decision,
+    Hopeless,
+    NoTarget,
+    Objective,
+    Outcome,
+    Request,
+    RoutingTable,
+    Target,
+    Verdict,
+    Weights,
+    choose,
+)
+from policies.routing.delay import expected_delay, place_s
+from policies.routing.lateness import late_share
+from policies.routing.types import OBJECTIVES, REASONS
+from policies.routing.utility import MIN_RETRY_S
+from tests.policies.routing.strategies import (
+    NOW,
+    changed,
+    dollars,
+    free_requests,
+    requests,
+    seconds,
+    targets,
+    usable_targets,
+)
+
+GRADES = tuple(n / 20 for n in range(1, 21))
+SLOW = (0.5,) * 10
+CHEAP = Target("cheap", "edge", "plant-a", service_s=0.25, usd=0.0)
+DEAR = Target("dear", "cloud", "cloud", service_s=0.125, usd=1.0)
+ASKED = Request(1.0)
+LAX = Weights(budget=0.005)
+
+
+def decided(
+    found: Sequence[Target] | RoutingTable,
+    request: Request = ASKED,
+    objective: Objective | None = None,
+    weight: Weights | None = None,
+    now: float = NOW,
+) -> Decision:
+    if objective is not None:
+        request = request._replace(objective=objective)
+    weights = WEIGHTS if weight is None else dict.fromkeys(OBJECTIVES, weight)
+    table = found if isinstance(found, RoutingTable) else RoutingTable(found)
+    outcome = choose(request, table, now, weights)
+    assert isinstance(outcome, Decision)
+    return outcome
+
+
+def verdict_on(outcome: Outcome, name: str) -> Verdict:
+    return next(verdict for verdict in outcome.verdicts if verdict.target == name)
+
+
+def costs(outcome: Decision, request: Request, table: RoutingTable) -> dict[str, float]:
+    """Return what each candidate costs, term by term as the module's docstring has them."""
+    weight, risk = WEIGHTS[request.objective], table.risk_price(request.objective)
+    able = [verdict for verdict in outcome.verdicts if verdict.ruled_out is None]
+    cheapest, dearest = min(v.usd for v in able), max(v.usd for v in able)
+    difference = max(dearest - cheapest, 1e-12)
+    fastest_s = min(v.expected_s for v in able)
+    time_s = min(max(request.slack_s, 0.001), 1.0)
+    if request.slack_s > 10.0:
+        time_s = 2.0 * fastest_s + 0.01
+    found: dict[str, float] = {}
+    for v in able:
+        target = table[v.target]
+        terms = {
+            "price": v.usd - cheapest,
+            "scarcity": weight.scarcity * (dearest - v.usd) * target.busy**2,
+            "risk": risk * difference * v.late,
+            "overdue": weight.overdue
+            * risk
+            * difference
+            * max(0.0, v.expected_s - request.slack_s),
+            "haste": weight.haste * difference * v.expected_s / time_s,
+            "away": weight.away * difference * (target.site != request.origin_site),
+        }
+        found[v.target] = sum(terms.values())
+    return found
+
+
+def is_dearer(name: str, other: str, found: dict[str, float]) -> bool:
+    """Tell whether it costs more than another by more than rounding."""
+    return found[name] - found[other] > 1e-6 * max(abs(cost) for cost in found.values())
+
+
+# What is found of each target.
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, targets())
+def test_a_verdict_has_the_expected_delay_of_each_target(
+    request: Request, found: list[Target]
+) -> None:
+    for verdict, target in zip(
+        choose(request, RoutingTable(found), NOW).verdicts, found, strict=True
+    ):
+        assert verdict.expected_s == pytest.approx(expected_delay(target, request, NOW))
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, targets())
+def test_a_verdict_has_the_late_share_by_the_errors_of_each_target(
+    request: Request, found: list[Target]
+) -> None:
+    outcome = choose(request, RoutingTable(found), NOW)
+    for verdict, target in zip(outcome.verdicts, found, strict=True):
+        slack_s = request.slack_s - target.rtt_s
+        there_s = place_s(target, request.bucket, slack_s, NOW)
+        late = late_share(target.errors, there_s, target.service_s, slack_s)
+        assert verdict.late == late
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, targets())
+def test_a_verdict_has_the_price_of_the_work_and_of_moving_the_data_from_another_site(
+    request: Request, found: list[Target]
+) -> None:
+    outcome = choose(request, RoutingTable(found), NOW)
+    for verdict, target in zip(outcome.verdicts, found, strict=True):
+        size = target.sizes[request.bucket] if target.sizes else 1.0
+        moved = request.moved_bytes if target.site != request.origin_site else 0
+        usd = target.usd + target.usd_per_s * target.service_s * size + target.usd_per_byte * moved
+        assert verdict.usd == pytest.approx(usd)
+
+
+@settings(max_examples=150, deadline=None)
+@given(free_requests, usable_targets())
+def test_a_decision_has_what_was_found_of_its_target(request: Request, found: list[Target]) -> None:
+    outcome = decided(found, request)
+    verdict = verdict_on(outcome, outcome.target)
+    assert (outcome.expected_s, outcome.late, outcome.usd) == (
+        verdict.expected_s,
+        verdict.late,
+        verdict.usd,
+    )
+
+
+# The same for everybody who knows the same.
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, targets())
+def test_the_same_knowledge_and_the_same_request_give_the_same_outcome(
+    request: Request, found: list[Target]
+) -> None:
+    once, again = RoutingTable(found), RoutingTable(found)
+    assert choose(request, once, NOW) == choose(request, again, NOW)
+    assert once.targets == found
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, targets(), st.data())
+def test_the_order_of_the_targets_does_not_matter(
+    request: Request, found: list[Target], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(found))
+    match choose(request, RoutingTable(found), NOW), choose(request, RoutingTable(shuffled), NOW):
+        case Decision() as one, Decision() as other:
+            assert (one.target, one.reason, one.spent) == (other.target, other.reason, other.spent)
+        case one, other:
+            assert type(one) is type(other)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("names", ["abc", "cab", "bca"])
+def test_equal_scores_are_settled_by_name(objective: Objective, names: str) -> None:
+    found = [CHEAP._replace(name=name) for name in names]
+    assert decided(found, objective=objective).target == "a"
+
+
+def test_the_last_resort_is_the_fastest_of_them_and_equals_are_settled_by_name() -> None:
+    found = [
+        CHEAP._replace(name="slow", is_silent=True),
+        DEAR._replace(name="b", is_silent=True),
+        DEAR._replace(name="a", is_ejected=True),
+    ]
+    outcome = decided(found)
+    assert (outcome.target, outcome.reason) == ("a", "last_resort")
+
+
+# `latency`
+
+
+@settings(max_examples=150, deadline=None)
+@given(free_requests, usable_targets())
+def test_for_latency_predictions_that_were_right_so_far_are_followed(
+    request: Request, found: list[Target]
+) -> None:
+    plain = [target._replace(bias=Target("", "", "").bias) for target in found]
+    outcome = decided(plain, request, "latency")
+    fastest_s = min(expected_delay(target, request, NOW) for target in plain)
+    assert outcome.expected_s == pytest.approx(fastest_s)
+
+
+@settings(max_examples=150, deadline=None)
+@given(free_requests, usable_targets(min_size=2), st.integers(0, 4), seconds(2.0))
+def test_work_ahead_never_makes_latency_choose_a_target(
+    request: Request, found: list[Target], index: int, more_s: float
+) -> None:
+    index %= len(found)
+    ahead_s = tuple(work_s + more_s for work_s in found[index].ahead_s)
+    busier = changed(found, index, ahead_s=ahead_s)
+    if decided(found, request, "latency").target != found[index].name:
+        assert decided(busier, request, "latency").target != found[index].name
+
+
+@settings(max_examples=150, deadline=None)
+@given(free_requests, usable_targets(), st.integers(0, 4), seconds(2.0))
+def test_work_ahead_never_makes_a_request_less_late_or_faster(
+    request: Request, found: list[Target], index: int, more_s: float
+) -> None:
+    index %= len(found)
+    name = found[index].name
+    ahead_s = tuple(work_s + more_s for work_s in found[index].ahead_s)
+    before = verdict_on(choose(request, RoutingTable(found), NOW), name)
+    after = verdict_on(choose(request, changed(found, index, ahead_s=ahead_s), NOW), name)
+    assert after.late >= before.late
+    assert after.expected_s >= before.expected_s
+
+
+@settings(max_examples=100, deadline=None)
+@given(free_requests, usable_targets(min_size=2), st.lists(dollars, min_size=5, max_size=5))
+def test_for_latency_no_price_matters(
+    request: Request, found: list[Target], prices: list[float]
+) -> None:
+    others = [target._replace(usd=usd) for target, usd in zip(found, prices, strict=False)]
+    assert decided(found, request, "latency").target == decided(others, request, "latency").target
+
+
+def test_for_latency_half_of_a_correction_counts_so_that_a_misjudged_place_is_asked_again() -> None:
+    """It took three times as long; corrected in full it would be the slower one."""
+    slow = tuple(3.0 for _ in range(30))
+    misjudged = taught(CHEAP._replace(name="misjudged", service_s=0.125), slow)
+    other = CHEAP._replace(name="other", service_s=0.4375)
+    outcome = decided([other, misjudged], objective="latency")
+    assert verdict_on(outcome, "misjudged").expected_s > 0.4375
+    assert outcome.target == "misjudged"
+
+
+def taught(target: Target, errors: tuple[float, ...]) -> Target:
+    """Return a target that has answered with these errors."""
+    table = RoutingTable([target])
+    for error in errors:
+        sent = table.sent(target.name, ASKED, NOW)
+        taken_s = sent.rtt_s + error * (sent.place_s + sent.service_s) - sent.service_s
+        table.answered(sent, NOW + taken_s, None, NOW)
+    return table[target.name]
+
+
+# `balanced` and `cost`
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    free_requests,
+    usable_targets(min_size=2),
+    st.sampled_from(["balanced", "cost"]),
+    st.lists(st.sampled_from([0.0, 20.0]), max_size=40),
+)
+def test_the_choice_has_the_least_cost_term_by_term(
+    request: Request, found: list[Target], objective: Objective, spends: list[float]
+) -> None:
+    table = RoutingTable(found)
+    for spent in spends:
+        table.decided(Decision("t0", "least_cost", 0.0, (), spent=spent), objective)
+    outcome = decided(table, request, objective)
+    reference = costs(outcome, request._replace(objective=objective), table)
+    assert not any(is_dearer(outcome.target, other, reference) for other in reference)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    free_requests,
+    usable_targets(min_size=2),
+    st.integers(0, 4),
+    st.sampled_from(["usd", "usd_per_s", "usd_per_byte"]),
+    dollars,
+)
+def test_a_higher_price_never_makes_balanced_choose_a_target(
+    request: Request, found: list[Target], index: int, price: str, more: float
+) -> None:
+    index %= len(found)
+    name = found[index].name
+    request = request._replace(objective="balanced")
+    before_table = RoutingTable(found)
+    before = decided(before_table, request)
+    after = decided(changed(found, index, **{price: getattr(found[index], price) + more}), request)
+    if before.target != name:
+        was = costs(before, request, before_table)
+        assert after.target != name or not is_dearer(name, before.target, was)
+
+
+@pytest.mark.parametrize("objective", ["balanced", "cost"])
+def test_a_lower_price_is_taken_while_it_is_in_time(objective: Objective) -> None:
+    outcome = decided([CHEAP, DEAR], objective=objective)
+    assert (outcome.target, outcome.reason) == ("cheap", "least_cost")
+
+
+@pytest.mark.parametrize("objective", ["balanced", "cost"])
+def test_a_lower_price_is_not_worth_being_late_half_of_the_time(objective: Objective) -> None:
+    risky = taught(CHEAP, (1.0, 3.0) * 15)
+    outcome = decided([risky, DEAR], ASKED, objective)
+    assert outcome.target == "dear"
+
+
+def test_decisions_spend_about_the_budget_in_the_long_run() -> None:
+    """The cheap place is late one time in ten: it may be taken one time in twenty."""
+    table = RoutingTable([taught(CHEAP, ((1.0,) * 9 + (3.0,)) * 3), DEAR])
+    late = [0.0]
+    for _ in range(6000):
+        outcome = decided(table, ASKED, "balanced")
+        table.decided(outcome, "balanced")
+        late.append(outcome.late)
+    settled = late[2000:]
+    assert sum(settled) / len(settled) == pytest.approx(0.005, rel=0.2)
+
+
+def test_what_is_spent_is_the_lateness_above_the_safest_in_budgets() -> None:
+    table = RoutingTable([taught(CHEAP, ((1.0,) * 9 + (3.0,)) * 3), DEAR])
+    for _ in range(400):
+        table.decided(Decision("", "", 0.0, (), spent=0.0), "cost")
+    outcome = decided(table, ASKED, "cost")
+    assert outcome.target == "cheap"
+    assert outcome.spent == pytest.approx(0.1 / WEIGHTS["cost"].budget)
+
+
+def test_latency_spends_nothing_since_it_has_no_budget() -> None:
+    assert decided([CHEAP, DEAR], objective="latency").spent is None
+
+
+def test_where_there_is_no_choice_nothing_is_spent() -> None:
+    assert decided([CHEAP], objective="balanced").spent is None
+
+
+def test_a_busy_cheap_place_is_left_to_those_who_have_nowhere_else_to_go() -> None:
+    found = [CHEAP, DEAR._replace(service_s=0.01)]
+    request = Request(0.5)
+    assert decided(found, request, weight=LAX).target == "cheap"
+    weight = Weights(budget=0.005, scarcity=0.9)
+    busy = [CHEAP._replace(busy=1.0), found[1]]
+    assert decided(found, request, weight=weight).target == "cheap"
+    assert decided(busy, request, weight=weight).target == "dear"
+
+
+def test_who_is_late_anyway_is_not_sent_to_the_cheapest_and_slowest_place() -> None:
+    found = [CHEAP._replace(service_s=3.0), DEAR._replace(service_s=1.5)]
+    outcome = decided(found, objective="cost")
+    assert (outcome.target, outcome.reason) == ("dear", "least_late")
+
+
+def test_of_equal_prices_the_site_of_the_caller_is_preferred_to_a_little_speed() -> None:
+    near = CHEAP._replace(name="near", service_s=0.125)
+    away = CHEAP._replace(name="away", site="plant-b", service_s=0.115)
+    assert decided([near, away], ASKED._replace(origin_site="plant-a")).target == "near"
+    assert decided([near, away], ASKED).target == "away"
+
+
+def test_moving_many_bytes_is_dearer_than_staying() -> None:
+    stays = CHEAP._replace(usd=0.5)
+    moves = DEAR._replace(usd=0.0, usd_per_byte=0.001)
+    for moved, expected in ((0, "dear"), (2000, "cheap")):
+        request = Request(1.0, moved_bytes=moved, origin_site="plant-a")
+        assert decided([stays, moves], request).target == expected
+
+
+@pytest.mark.parametrize(("slack_s", "expected"), [(10.0, "cheap"), (60.0, "dear")])
+def test_a_deadline_that_only_bounds_the_wait_does_not_make_slowness_free(
+    slack_s: float, expected: str
+) -> None:
+    found = [CHEAP._replace(service_s=1.0), DEAR._replace(service_s=0.05)]
+    assert decided(found, Request(slack_s)).target == expected
+
+
+# Without prices.
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(1, 50), min_size=2, max_size=5, unique=True),
+    st.sampled_from(OBJECTIVES),
+    st.sampled_from([1.0, 5.0]),
+)
+def test_where_nothing_costs_anything_the_fastest_is_chosen(
+    services: list[int], objective: Objective, slack_s: float
+) -> None:
+    """Any two differ by more than leaving the caller's site counts."""
+    found = [
+        CHEAP._replace(name=f"t{i}", site=f"plant-{i}", service_s=service / 16)
+        for i, service in enumerate(services)
+    ]
+    request = Request(slack_s, origin_site="plant-0")
+    outcome = decided(found, request, objective)
+    assert outcome.expected_s == min(services) / 16
+
+
+@pytest.mark.parametrize("objective", ["balanced", "cost"])
+def test_where_nothing_costs_anything_and_all_are_as_fast_the_callers_site_is_chosen(
+    objective: Objective,
+) -> None:
+    found = [CHEAP._replace(name=f"t{i}", site=f"plant-{i}") for i in range(4)]
+    outcome = decided(found, Request(1.0, origin_site="plant-2"), objective)
+    assert (outcome.target, outcome.reason) == ("t2", "origin_site")
+
+
+# Reasons.
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests, targets())
+def test_every_reason_is_a_known_one(request: Request, found: list[Target]) -> None:
+    outcome = choose(request, RoutingTable(found), NOW)
+    if isinstance(outcome, Decision):
+        assert outcome.reason in REASONS
+
+
+@pytest.mark.parametrize(
+    ("reason", "found", "request_"),
+    [
+        ("only_candidate", [CHEAP, DEAR._replace(is_up=False)], ASKED),
+        ("tier_requested", [CHEAP, DEAR], ASKED._replace(tier="cloud")),
+        ("least_expected", [CHEAP, DEAR], ASKED._replace(objective="latency")),
+        ("least_expected", [CHEAP._replace(service_s=0.0625), DEAR], ASKED),
+        ("least_cost", [CHEAP, DEAR], ASKED),
+        ("origin_site", [CHEAP, DEAR], ASKED._replace(origin_site="plant-a")),
+        ("least_late", [CHEAP, DEAR], ASKED._replace(slack_s=0.0625)),
+        ("last_resort", [CHEAP._replace(is_silent=True)], ASKED),
+        ("last_resort", [CHEAP._replace(is_ejected=True)], ASKED._replace(tier="edge")),
+    ],
+)
+def test_the_reason_says_why(reason: str, found: list[Target], request_: Request) -> None:
+    assert decided(found, request_).reason == reason
+
+
+def test_every_reason_that_is_documented_is_given_in_some_case() -> None:
+    marks: Any = test_the_reason_says_why.pytestmark  # type: ignore[attr-defined]
+    assert {case[0] for case in marks[0].args[1]} == set(REASONS)
+
+
+# Refusals.
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests, targets(), st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5]))
+def test_a_request_is_hopeless_exactly_when_the_safest_target_is_as_late_as_that(
+    request: Request, found: list[Target], refuse_at: float
+) -> None:
+    weights = dict.fromkeys(OBJECTIVES, Weights(budget=0.005, refuse_at=refuse_at))
+    outcome = choose(request, RoutingTable(found), NOW, weights)
+    able = [verdict for verdict in outcome.verdicts if verdict.ruled_out is None]
+    safest = min([verdict.late for verdict in able], default=-1.0)
+    assert isinstance(outcome, Hopeless) == (safest >= refuse_at)
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests, targets())
+def test_by_default_nobody_is_hopeless(request: Request, found: list[Target]) -> None:
+    assert not isinstance(choose(request, RoutingTable(found), NOW), Hopeless)
+
+
+def test_a_refusal_says_how_late_it_would_be_and_when_to_come_again() -> None:
+    weights = MappingProxyType(dict.fromkeys(OBJECTIVES, Weights(refuse_at=0.9)))
+    found = [CHEAP._replace(service_s=3.0), DEAR._replace(service_s=1.5)]
+    outcome = choose(ASKED, RoutingTable(found), NOW, weights)
+    assert isinstance(outcome, Hopeless)
+    assert (outcome.late, outcome.retry_after_s) == (1.0, 0.5)
+
+
+def test_nobody_is_told_to_come_again_at_once() -> None:
+    weights = dict.fromkeys(OBJECTIVES, Weights(refuse_at=0.9))
+    outcome = choose(Request(0.2), RoutingTable([CHEAP]), NOW, weights)
+    assert isinstance(outcome, Hopeless)
+    assert outcome.retry_after_s == MIN_RETRY_S
+
+
+def test_a_silent_target_is_asked_rather_than_a_request_called_hopeless() -> None:
+    weight = Weights(refuse_at=0.0)
+    assert decided([CHEAP._replace(is_silent=True)], weight=weight).reason == "last_resort"
+
+
+def test_where_there_is_no_target_there_is_none() -> None:
+    assert choose(ASKED, RoutingTable([]), NOW) == NoTarget(())
