@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from policies.routing.columns import Columns
 from policies.routing.delay import place_s, relative_size, with_work
 from policies.routing.lateness import (
     ENOUGH,
@@ -30,6 +31,7 @@ from policies.routing.reliability import Line, Reliability
 from policies.routing.sizes import SizeModel
 from policies.routing.types import OBJECTIVES, Decision, Load, Objective, Request, Target
 
+LOOP: Final = 40  # targets; with more, arrays are quicker than a loop over values
 PEAK_S: Final = 10.0  # decay of the moving peak (Finagle's default)
 FADE_S: Final = 10.0  # in which a place that was slow is taken for quick again
 RISK_PRICES: Final = (1.0, 300.0)  # least and most, in price differences of the targets
@@ -77,6 +79,7 @@ class RoutingTable:
 
     def __init__(self, targets: Iterable[Target]) -> None:
         self.targets: list[Target] = []
+        self.columns: Columns | None = None
         self._index: dict[str, int] = {}
         self._learned: list[_Learned] = []
         self._pooled = LatestErrors()
@@ -93,6 +96,14 @@ class RoutingTable:
         self._index[target.name] = len(self.targets)
         self.targets.append(target)
         self._learned.append(_Learned())
+        if self.columns is not None:
+            self.columns.put(len(self.targets) - 1, target)
+        elif len(self.targets) > LOOP:
+            self.columns = Columns(self.targets)
+
+    def index(self, name: str) -> int | None:
+        """Return where a target is, None where there is none of this name."""
+        return self._index.get(name)
 
     def __getitem__(self, name: str) -> Target:
         return self.targets[self._index[name]]
@@ -209,6 +220,8 @@ class RoutingTable:
 
     def _put(self, index: int, target: Target) -> None:
         self.targets[index] = target
+        if self.columns is not None:
+            self.columns.put(index, target)
 
     def _released(self, sent: Sent) -> _Learned | None:
         """Return what is known of its place, the first time that a request ends."""

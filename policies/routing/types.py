@@ -137,7 +137,8 @@ class Decision:
     """The choice. reason: a stable code of `REASONS`; expected_s: seconds to the answer.
 
     late, usd: as in `Verdict`; spent: by how much late is more than at the safest target, in
-    budgets of the objective, None where it has none or there was no choice.
+    budgets of the objective, None where it has none or there was no choice. verdicts: of every
+    target, or of the best where there are very many.
     """
 
     target: str

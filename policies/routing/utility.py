@@ -33,6 +33,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+
+from policies.routing.columns import Columns
 from policies.routing.delay import wait_s
 from policies.routing.filters import EJECTED, SILENT, ruled_out
 from policies.routing.lateness import corrected, late_share
@@ -50,6 +53,7 @@ from policies.routing.types import (
 )
 
 MIN_RETRY_S: Final = 0.1
+SHOWN: Final = 8  # targets that are shown with a decision among very many
 _LONG_S: Final = 1.0  # more time than this does not make a delay matter less
 _NO_HURRY_S: Final = 10.0  # a deadline that only bounds the wait, such as the default one
 _LEAST_USD: Final = 1e-12  # a price difference; without prices the other terms decide
@@ -88,6 +92,10 @@ def choose(
 ) -> Outcome:
     """Choose a target; equal scores are settled by name, so that order is irrelevant."""
     weight = weights[request.objective]
+    if table.columns is not None:
+        among_many = _choose_among_many(request, table, table.columns, now, weight)
+        if among_many is not None:
+            return among_many
     found, candidates, spares = _look(request, table, now)
     if not candidates:
         if not spares:
@@ -108,15 +116,16 @@ def choose(
         targets = table.targets
         best = min(candidates, key=lambda i: (_cautious_s(found[i], targets[i]), found[i].target))
         spent = None
-    if fastest_s > request.slack_s:
-        reason = "least_late"
-    elif table.targets[best].site == request.origin_site:
-        reason = "origin_site"
-    elif found[best].expected_s <= fastest_s:
-        reason = "least_expected"
-    else:
-        reason = "least_cost"
+    reason = _reason(request, found[best], table.targets[best].site, fastest_s)
     return _decision(found, best, reason, spent)
+
+
+def _reason(request: Request, chosen: Verdict, site: str, fastest_s: float) -> str:
+    if fastest_s > request.slack_s:
+        return "least_late"
+    if site == request.origin_site:
+        return "origin_site"
+    return "least_expected" if chosen.expected_s <= fastest_s else "least_cost"
 
 
 def _look(
@@ -181,6 +190,56 @@ def _cheapest(
         if best is None or (score, name) < best:
             best, best_index = (score, name), i
     return best_index
+
+
+def _choose_among_many(
+    request: Request, table: RoutingTable, columns: Columns, now: float, weight: Weights
+) -> Outcome | None:
+    """Do the same over arrays; None where nothing may serve, which the loop explains."""
+    is_open = columns.open_to(request)
+    for name in request.excluded:
+        index = table.index(name)
+        if index is not None:
+            is_open[index] = False
+    candidates = np.flatnonzero(is_open)
+    if len(candidates) < 2:
+        return None
+    slack_s = request.slack_s
+    figures = columns.look(request, now, table.reliability(slack_s))
+    expected_s, late, usd, busy, is_away = (array[candidates] for array in figures)
+    fastest_s, least_late = float(expected_s.min()), float(late.min())
+    if weight.budget:
+        dearest = float(usd.max())
+        span = max(dearest - float(usd.min()), _LEAST_USD)
+        risk_usd = table.risk_price(request.objective) * span
+        score = (
+            usd
+            + weight.scarcity * (dearest - usd) * busy * busy
+            + risk_usd * late
+            + weight.overdue * risk_usd * np.maximum(0.0, expected_s - slack_s)
+            + weight.haste * span / _time_to_use_up(slack_s, fastest_s) * expected_s
+            + weight.away * span * is_away
+        )
+    else:
+        score = 0.5 * (expected_s + columns.plain_s(figures[0])[candidates])
+    shown = np.argpartition(score, min(SHOWN, len(score) - 1))[:SHOWN]
+    targets = table.targets
+    order = sorted(shown.tolist(), key=lambda i: (score[i], targets[candidates[i]].name))
+    tied = np.flatnonzero(score == score[order[0]])
+    if len(tied) > 1:
+        first = min(tied.tolist(), key=lambda i: targets[candidates[i]].name)
+        order = [first, *(i for i in order if i != first)]
+    found = tuple(
+        Verdict(
+            targets[candidates[i]].name, float(expected_s[i]), None, float(late[i]), float(usd[i])
+        )
+        for i in order
+    )
+    if least_late >= weight.refuse_at:
+        return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - slack_s))
+    spent = (found[0].late - least_late) / weight.budget if weight.budget else None
+    site = targets[candidates[order[0]]].site
+    return _decision(found, 0, _reason(request, found[0], site, fastest_s), spent)
 
 
 def _time_to_use_up(slack_s: float, fastest_s: float) -> float:

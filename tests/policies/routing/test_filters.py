@@ -126,6 +126,22 @@ def test_no_rule_chooses_a_target_that_must_not_serve(
             assert set(broken(request, chosen)) <= set(SOFT), name
 
 
+@settings(max_examples=40, deadline=None)
+@given(requests, targets())
+def test_among_very_many_none_that_must_not_serve_is_chosen(
+    request: Request, found: list[Target]
+) -> None:
+    many = [target._replace(name=f"{target.name}-{n}") for n in range(60) for target in found]
+    request = request._replace(
+        excluded=frozenset(t.name for t in many if t.name.split("-")[0] in request.excluded)
+    )
+    for objective in OBJECTIVES:
+        outcome = CHOOSERS[objective](request, RoutingTable(many), NOW)
+        if isinstance(outcome, Decision):
+            chosen = next(target for target in many if target.name == outcome.target)
+            assert set(broken(request, chosen)) <= set(SOFT)
+
+
 @settings(max_examples=100, deadline=None)
 @given(requests, targets())
 def test_silent_and_ejected_targets_are_the_last_resort_of_every_rule_and_said_to_be(

@@ -116,17 +116,25 @@ def test_what_takes_no_time_is_in_time_with_any_error() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(few_values, max_size=2 * WINDOW + 20), st.integers(-20, 20))
+@given(st.lists(few_values, min_size=1, max_size=40), st.integers(-20, 60))
 def test_the_latest_errors_are_kept_and_handed_out_in_order(
-    added: list[float], length: int
+    pattern: list[float], more: int
 ) -> None:
-    added = added[: max(0, WINDOW + length)] * 2
+    added = (pattern * (2 * WINDOW))[: WINDOW + more]
     fast, slow = LatestErrors(), deque[float](maxlen=WINDOW)
     for one in added:
         fast.add(one, 0.0)
         slow.append(one)
-        assert len(fast) == len(slow)
+    assert len(fast) == len(slow)
     assert fast.frozen() == tuple(sorted(slow))
+
+
+def test_they_are_in_order_after_each_that_was_added() -> None:
+    fast, slow = LatestErrors(), deque[float](maxlen=WINDOW)
+    for number in range(3 * WINDOW):
+        fast.add(float(number * number % 37), 0.0)
+        slow.append(float(number * number % 37))
+        assert fast.frozen() == tuple(sorted(slow))
 
 
 @settings(max_examples=100, deadline=None)

@@ -210,6 +210,26 @@ def test_a_report_is_added_to_by_what_the_place_had_not_got_and_by_nothing_else(
         assert found_s == said_s + sum(missed)
 
 
+ENDS: dict[str, Callable[[RoutingTable, Sent], None]] = {
+    "answered": lambda table, sent: table.answered(sent, NOW + 1.0, BUSY, NOW + 1.0, 0.125),
+    "late": lambda table, sent: table.late(sent, NOW + 1.0, 2.0),
+    "ended": lambda table, sent: table.ended(sent),
+}
+
+
+@pytest.mark.parametrize("first", ENDS)
+@pytest.mark.parametrize("second", ENDS)
+def test_what_has_ended_does_not_end_again(first: str, second: str) -> None:
+    table = table_of()
+    table.sent("here", ASKED, NOW)
+    sent = table.sent("here", ASKED, NOW)
+    ENDS[first](table, sent)
+    assert table["here"].outstanding == 1
+    before = list(table.targets)
+    ENDS[second](table, sent)
+    assert table.targets == before
+
+
 # What its predictions were worth.
 
 

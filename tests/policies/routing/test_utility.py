@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -39,12 +39,9 @@ from tests.policies.routing.strategies import (
     usable_targets,
 )
 
-GRADES = tuple(n / 20 for n in range(1, 21))
-SLOW = (0.5,) * 10
 CHEAP = Target("cheap", "edge", "plant-a", service_s=0.25, usd=0.0)
 DEAR = Target("dear", "cloud", "cloud", service_s=0.125, usd=1.0)
 ASKED = Request(1.0)
-LAX = Weights(budget=0.005)
 
 
 def decided(
@@ -68,15 +65,15 @@ def verdict_on(outcome: Outcome, name: str) -> Verdict:
 
 
 def costs(outcome: Decision, request: Request, table: RoutingTable) -> dict[str, float]:
-    """Return what each candidate costs, term by term as the module's docstring has them."""
+    """Return what each candidate costs, term by term as the module's docstring has them.
+
+    For requests with a deadline to speak of.
+    """
     weight, risk = WEIGHTS[request.objective], table.risk_price(request.objective)
     able = [verdict for verdict in outcome.verdicts if verdict.ruled_out is None]
     cheapest, dearest = min(v.usd for v in able), max(v.usd for v in able)
     difference = max(dearest - cheapest, 1e-12)
-    fastest_s = min(v.expected_s for v in able)
     time_s = min(max(request.slack_s, 0.001), 1.0)
-    if request.slack_s > 10.0:
-        time_s = 2.0 * fastest_s + 0.01
     found: dict[str, float] = {}
     for v in able:
         target = table[v.target]
@@ -98,6 +95,16 @@ def costs(outcome: Decision, request: Request, table: RoutingTable) -> dict[str,
 def is_dearer(name: str, other: str, found: dict[str, float]) -> bool:
     """Tell whether it costs more than another by more than rounding."""
     return found[name] - found[other] > 1e-6 * max(abs(cost) for cost in found.values())
+
+
+def taught(target: Target, errors: tuple[float, ...]) -> Target:
+    """Return a target that has answered with these errors."""
+    table = RoutingTable([target])
+    for error in errors:
+        sent = table.sent(target.name, ASKED, NOW)
+        taken_s = sent.rtt_s + error * (sent.place_s + sent.service_s) - sent.service_s
+        table.answered(sent, NOW + taken_s, None, NOW)
+    return table[target.name]
 
 
 # What is found of each target.
@@ -254,16 +261,6 @@ def test_for_latency_half_of_a_correction_counts_so_that_a_misjudged_place_is_as
     assert outcome.target == "misjudged"
 
 
-def taught(target: Target, errors: tuple[float, ...]) -> Target:
-    """Return a target that has answered with these errors."""
-    table = RoutingTable([target])
-    for error in errors:
-        sent = table.sent(target.name, ASKED, NOW)
-        taken_s = sent.rtt_s + error * (sent.place_s + sent.service_s) - sent.service_s
-        table.answered(sent, NOW + taken_s, None, NOW)
-    return table[target.name]
-
-
 # `balanced` and `cost`
 
 
@@ -277,11 +274,12 @@ def taught(target: Target, errors: tuple[float, ...]) -> Target:
 def test_the_choice_has_the_least_cost_term_by_term(
     request: Request, found: list[Target], objective: Objective, spends: list[float]
 ) -> None:
+    request = request._replace(slack_s=min(request.slack_s, 5.0), objective=objective)
     table = RoutingTable(found)
     for spent in spends:
         table.decided(Decision("t0", "least_cost", 0.0, (), spent=spent), objective)
-    outcome = decided(table, request, objective)
-    reference = costs(outcome, request._replace(objective=objective), table)
+    outcome = decided(table, request)
+    reference = costs(outcome, request, table)
     assert not any(is_dearer(outcome.target, other, reference) for other in reference)
 
 
@@ -298,7 +296,7 @@ def test_a_higher_price_never_makes_balanced_choose_a_target(
 ) -> None:
     index %= len(found)
     name = found[index].name
-    request = request._replace(objective="balanced")
+    request = request._replace(slack_s=min(request.slack_s, 5.0), objective="balanced")
     before_table = RoutingTable(found)
     before = decided(before_table, request)
     after = decided(changed(found, index, **{price: getattr(found[index], price) + more}), request)
@@ -320,16 +318,18 @@ def test_a_lower_price_is_not_worth_being_late_half_of_the_time(objective: Objec
     assert outcome.target == "dear"
 
 
-def test_decisions_spend_about_the_budget_in_the_long_run() -> None:
-    """The cheap place is late one time in ten: it may be taken one time in twenty."""
-    table = RoutingTable([taught(CHEAP, ((1.0,) * 9 + (3.0,)) * 3), DEAR])
-    late = [0.0]
-    for _ in range(6000):
-        outcome = decided(table, ASKED, "balanced")
-        table.decided(outcome, "balanced")
-        late.append(outcome.late)
-    settled = late[2000:]
-    assert sum(settled) / len(settled) == pytest.approx(0.005, rel=0.2)
+@pytest.mark.parametrize("objective", ["balanced", "cost"])
+def test_decisions_spend_about_the_budget_in_the_long_run(objective: Objective) -> None:
+    """The cheap place is late one time in thirty, so it may be taken once in a while."""
+    table = RoutingTable([taught(CHEAP, ((1.0,) * 29 + (3.0,))), DEAR])
+    spent = []
+    for _ in range(4000):
+        outcome = decided(table, ASKED, objective)
+        table.decided(outcome, objective)
+        assert outcome.spent is not None
+        spent.append(outcome.spent)
+    settled = spent[1000:]
+    assert sum(settled) / len(settled) == pytest.approx(1.0, rel=0.1)
 
 
 def test_what_is_spent_is_the_lateness_above_the_safest_in_budgets() -> None:
@@ -350,13 +350,15 @@ def test_where_there_is_no_choice_nothing_is_spent() -> None:
 
 
 def test_a_busy_cheap_place_is_left_to_those_who_have_nowhere_else_to_go() -> None:
-    found = [CHEAP, DEAR._replace(service_s=0.01)]
-    request = Request(0.5)
-    assert decided(found, request, weight=LAX).target == "cheap"
-    weight = Weights(budget=0.005, scarcity=0.9)
-    busy = [CHEAP._replace(busy=1.0), found[1]]
-    assert decided(found, request, weight=weight).target == "cheap"
-    assert decided(busy, request, weight=weight).target == "dear"
+    found = [CHEAP._replace(busy=1.0), DEAR]
+    for scarcity, expected in ((0.0, "cheap"), (0.9, "dear")):
+        weight = Weights(budget=0.005, scarcity=scarcity, haste=1.0)
+        assert decided(found, weight=weight).target == expected
+
+
+def test_the_price_of_a_place_that_is_not_busy_is_all_that_it_costs() -> None:
+    weight = Weights(budget=0.005, scarcity=0.9, haste=1.0)
+    assert decided([CHEAP, DEAR], weight=weight).target == "cheap"
 
 
 def test_who_is_late_anyway_is_not_sent_to_the_cheapest_and_slowest_place() -> None:
@@ -367,7 +369,7 @@ def test_who_is_late_anyway_is_not_sent_to_the_cheapest_and_slowest_place() -> N
 
 def test_of_equal_prices_the_site_of_the_caller_is_preferred_to_a_little_speed() -> None:
     near = CHEAP._replace(name="near", service_s=0.125)
-    away = CHEAP._replace(name="away", site="plant-b", service_s=0.115)
+    away = CHEAP._replace(name="away", site="plant-b", service_s=0.12)
     assert decided([near, away], ASKED._replace(origin_site="plant-a")).target == "near"
     assert decided([near, away], ASKED).target == "away"
 
@@ -384,7 +386,7 @@ def test_moving_many_bytes_is_dearer_than_staying() -> None:
 def test_a_deadline_that_only_bounds_the_wait_does_not_make_slowness_free(
     slack_s: float, expected: str
 ) -> None:
-    found = [CHEAP._replace(service_s=1.0), DEAR._replace(service_s=0.05)]
+    found = [CHEAP._replace(service_s=0.5), DEAR._replace(service_s=0.05)]
     assert decided(found, Request(slack_s)).target == expected
 
 
@@ -430,27 +432,26 @@ def test_every_reason_is_a_known_one(request: Request, found: list[Target]) -> N
         assert outcome.reason in REASONS
 
 
-@pytest.mark.parametrize(
-    ("reason", "found", "request_"),
-    [
-        ("only_candidate", [CHEAP, DEAR._replace(is_up=False)], ASKED),
-        ("tier_requested", [CHEAP, DEAR], ASKED._replace(tier="cloud")),
-        ("least_expected", [CHEAP, DEAR], ASKED._replace(objective="latency")),
-        ("least_expected", [CHEAP._replace(service_s=0.0625), DEAR], ASKED),
-        ("least_cost", [CHEAP, DEAR], ASKED),
-        ("origin_site", [CHEAP, DEAR], ASKED._replace(origin_site="plant-a")),
-        ("least_late", [CHEAP, DEAR], ASKED._replace(slack_s=0.0625)),
-        ("last_resort", [CHEAP._replace(is_silent=True)], ASKED),
-        ("last_resort", [CHEAP._replace(is_ejected=True)], ASKED._replace(tier="edge")),
-    ],
-)
-def test_the_reason_says_why(reason: str, found: list[Target], request_: Request) -> None:
-    assert decided(found, request_).reason == reason
+CASES: list[tuple[str, list[Target], Request]] = [
+    ("only_candidate", [CHEAP, DEAR._replace(is_up=False)], ASKED),
+    ("tier_requested", [CHEAP, DEAR], ASKED._replace(tier="cloud")),
+    ("least_expected", [CHEAP, DEAR], ASKED._replace(objective="latency")),
+    ("least_expected", [CHEAP._replace(service_s=0.0625), DEAR], ASKED),
+    ("least_cost", [CHEAP, DEAR], ASKED),
+    ("origin_site", [CHEAP, DEAR], ASKED._replace(origin_site="plant-a")),
+    ("least_late", [CHEAP, DEAR], ASKED._replace(slack_s=0.0625)),
+    ("last_resort", [CHEAP._replace(is_silent=True)], ASKED),
+    ("last_resort", [CHEAP._replace(is_ejected=True)], ASKED._replace(tier="edge")),
+]
+
+
+@pytest.mark.parametrize(("reason", "found", "asked"), CASES)
+def test_the_reason_says_why(reason: str, found: list[Target], asked: Request) -> None:
+    assert decided(found, asked).reason == reason
 
 
 def test_every_reason_that_is_documented_is_given_in_some_case() -> None:
-    marks: Any = test_the_reason_says_why.pytestmark  # type: ignore[attr-defined]
-    assert {case[0] for case in marks[0].args[1]} == set(REASONS)
+    assert {reason for reason, _, _ in CASES} == set(REASONS)
 
 
 # Refusals.
@@ -496,3 +497,56 @@ def test_a_silent_target_is_asked_rather_than_a_request_called_hopeless() -> Non
 
 def test_where_there_is_no_target_there_is_none() -> None:
     assert choose(ASKED, RoutingTable([]), NOW) == NoTarget(())
+
+
+# Among very many.
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_among_very_many_equals_the_first_by_name_is_chosen(objective: Objective) -> None:
+    found = [CHEAP._replace(name=f"t{n * 37 % 100:02}") for n in range(100)]
+    assert decided(found, objective=objective).target == "t00"
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_place_that_came_last_is_found_among_very_many(objective: Objective) -> None:
+    table = RoutingTable(CHEAP._replace(name=f"t{n}") for n in range(50))
+    for n in range(50, 200):
+        table.add(CHEAP._replace(name=f"t{n}", service_s=0.125 if n == 199 else 0.25))
+    assert decided(table, objective=objective).target == "t199"
+
+
+def test_among_very_many_with_old_reports_the_one_with_the_fewest_requests_is_chosen() -> None:
+    found = [
+        CHEAP._replace(name=f"t{n}", heard_at=NOW - 60.0, row_s=0.1, outstanding=1 + n * 37 % 100)
+        for n in range(100)
+    ]
+    outcome = decided(found, objective="latency")
+    assert next(t.outstanding for t in found if t.name == outcome.target) == 1
+
+
+def test_what_predictions_were_worth_counts_among_very_many_as_it_does_among_few() -> None:
+    """One in four was predicted to be late, and all of them were."""
+    late = []
+    for others in (0, 100):
+        table = RoutingTable([taught(CHEAP, (1.0, 1.0, 1.0, 9.0)), DEAR])
+        for n in range(others):
+            table.add(DEAR._replace(name=f"t{n}", is_up=False))
+        for _ in range(64):
+            before = table["cheap"]
+            table.late(table.sent("cheap", ASKED, NOW), NOW, 2.0)
+            table.change("cheap", errors=before.errors, bias=before.bias)
+        late.append(verdict_on(choose(ASKED, table, NOW), "cheap").late)
+    assert late[0] > 0.5
+    assert late[1] == pytest.approx(late[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(free_requests, usable_targets(), st.randoms(use_true_random=False))
+def test_the_order_of_very_many_targets_does_not_matter(
+    request: Request, found: list[Target], order: random.Random
+) -> None:
+    many = [target._replace(name=f"{target.name}-{n}") for n in range(60) for target in found]
+    shuffled = many[:]
+    order.shuffle(shuffled)
+    assert decided(many, request).target == decided(shuffled, request).target

@@ -1,0 +1,43 @@
+"""The benchmark of what a decision costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from load.routing.decision import full_table, growth_mb, main, measure, verdicts
+from policies.routing.lateness import ENOUGH
+
+
+def test_the_tables_that_are_measured_are_full_of_evidence() -> None:
+    table = full_table(8)
+    for target in table.targets:
+        assert len(target.errors) >= ENOUGH
+        assert target.sizes
+        assert target.service_s > 0.0
+
+
+def test_a_measurement_has_the_cost_of_a_decision_and_of_what_goes_with_it() -> None:
+    found = measure(8, 200)
+    assert 0.0 < found["decision_us"]["p50"] <= found["decision_us"]["p99"]
+    assert found["table_us"]["p50"] > 0.0
+
+
+def test_a_limit_that_is_passed_fails() -> None:
+    def measured(p50: float) -> list[dict[str, object]]:
+        return [{"targets": n, "decision_us": {"p50": p50, "p99": 1.0}} for n in (8, 1024)]
+
+    assert all(verdict.is_met for verdict in verdicts(measured(20.0), 0.5, 10))
+    assert [v.is_met for v in verdicts(measured(100.0), 0.5, 10)] == [False, True, True]
+    assert [v.is_met for v in verdicts(measured(20.0), 5.0, 10)] == [True, True, False]
+
+
+def test_a_table_in_use_does_not_grow() -> None:
+    assert growth_mb(5_000) < 2.0
+
+
+def test_the_command_writes_its_results(tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--decisions", "100", "--long", "200", "--out", str(tmp_path)]
+    assert main(options) in (0, 1)
+    document = json.loads((tmp_path / "decision.json").read_text())
+    assert [m["targets"] for m in document["measured"]] == [3, 8, 64, 1024]
