@@ -127,7 +127,7 @@ def _calibration(table: Table, trace: str) -> Iterator[Verdict]:
             yield judge(
                 Mark(
                     f"{trace}, queues by {order}",
-                    f"P(late) {least:g} to {most:g}: |observed - predicted|",
+                    f"P(late) {least:g} to {most:g}, observed apart from predicted",
                     "",
                     "at_most",
                     0.1,
