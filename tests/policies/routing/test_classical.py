@@ -58,7 +58,7 @@ def prior_s(target: Target) -> float:
 # What all of them have in common.
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(some_rule, requests, targets())
 def test_the_same_knowledge_and_the_same_request_give_the_same_outcome(
     name: str, request: Request, found: list[Target]
@@ -68,7 +68,7 @@ def test_the_same_knowledge_and_the_same_request_give_the_same_outcome(
     assert once.targets == found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(some_rule, free_requests, usable_targets())
 def test_a_decision_says_what_delay_is_expected_of_each_target(
     name: str, request: Request, found: list[Target]
@@ -91,13 +91,13 @@ def test_a_choice_asks_for_no_price_and_no_deadline_and_says_so(name: str) -> No
 # Draws.
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=160, deadline=None)
 @given(bits, st.integers(0, 1000))
 def test_a_draw_is_at_least_zero_and_less_than_one(draw: int, salt: int) -> None:
     assert 0.0 <= uniform(draw, salt) < 1.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bits, st.integers(0, 1000), st.integers(1, 1000))
 def test_a_draw_with_another_salt_is_another_number(draw: int, salt: int, more: int) -> None:
     assert uniform(draw, salt) != uniform(draw, salt + more)
@@ -148,14 +148,14 @@ def test_a_place_that_nobody_has_told_anything_of_is_taken_for_quick() -> None:
 # least_outstanding
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(free_requests, usable_targets())
 def test_least_outstanding_has_the_fewest_requests(request: Request, found: list[Target]) -> None:
     least = min(target.outstanding for target in found)
     assert chosen("least_outstanding", found, request).outstanding == least
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(free_requests, usable_targets())
 def test_weighted_least_outstanding_has_the_fewest_for_its_speed(
     request: Request, found: list[Target]
@@ -176,14 +176,14 @@ def test_equals_are_drawn_evenly(name: str) -> None:
 # two_choices
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(free_requests, usable_targets(min_size=2, max_size=2))
 def test_two_choices_take_the_better_of_the_two(request: Request, found: list[Target]) -> None:
     least = min(target.outstanding for target in found)
     assert chosen("two_choices", found, request).outstanding == least
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(free_requests, usable_targets(min_size=2, max_size=2))
 def test_weighted_two_choices_take_the_better_for_its_speed(
     request: Request, found: list[Target]
@@ -195,7 +195,7 @@ def test_weighted_two_choices_take_the_better_for_its_speed(
     assert cost(chosen(name, found, request)) == min(cost(target) for target in found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(free_requests, usable_targets(min_size=2), st.integers(0, 4))
 def test_two_choices_never_take_the_worst_of_all(
     request: Request, found: list[Target], index: int
@@ -249,14 +249,14 @@ def test_weighted_peak_ewma_takes_no_place_for_quicker_than_its_way_and_its_prio
 # shortest_delay
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(free_requests, usable_targets())
 def test_shortest_delay_is_expected_to_answer_first(request: Request, found: list[Target]) -> None:
     least_s = min(expected_delay(target, request, NOW) for target in found)
     assert expected_delay(chosen("shortest_delay", found, request), request, NOW) == least_s
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(free_requests, usable_targets(min_size=2), st.integers(0, 4), seconds(2.0))
 def test_work_ahead_never_makes_shortest_delay_choose_a_target(
     request: Request, found: list[Target], index: int, more_s: float

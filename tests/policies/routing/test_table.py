@@ -91,6 +91,13 @@ def test_an_older_report_says_nothing() -> None:
     assert table["here"] == before
 
 
+def test_of_two_reports_of_the_same_moment_the_last_is_believed() -> None:
+    table = table_of()
+    table.heard("here", BUSY, NOW + 1.0)
+    table.heard("here", BUSY._replace(busy=0.25), NOW + 1.0)
+    assert table["here"].busy == 0.25
+
+
 def test_a_load_that_an_answer_brings_after_a_newer_report_says_nothing() -> None:
     table = table_of()
     sent = table.sent("here", ASKED, NOW)
@@ -210,6 +217,22 @@ def test_a_report_is_added_to_by_what_the_place_had_not_got_and_by_nothing_else(
         assert found_s == said_s + sum(missed)
 
 
+def test_work_that_drains_before_a_request_arrives_is_not_taken_off_its_own() -> None:
+    table = table_of(HERE._replace(rtt_s=0.5, ahead_s=(0.125,) * len(SLACKS)))
+    table.sent("here", ASKED, NOW)
+    assert wait_s(table["here"], 1.0, NOW) == HERE.row_s
+
+
+@pytest.mark.parametrize(("said_after_s", "missed"), [(0.125, 1), (0.25, 0), (0.375, 0)])
+def test_a_place_has_got_what_had_half_of_the_way_behind_it(
+    said_after_s: float, missed: int
+) -> None:
+    table = table_of(HERE._replace(rtt_s=0.5, heard_at=0.0, sizes=(1.0, 4.0)))
+    table.sent("here", ASKED._replace(bucket=1), NOW)
+    table.heard("here", Load(row_s=0.125), NOW + said_after_s)
+    assert table["here"].ahead_s[-1] == missed * 4.0 * 0.125
+
+
 ENDS: dict[str, Callable[[RoutingTable, Sent], None]] = {
     "answered": lambda table, sent: table.answered(sent, NOW + 1.0, BUSY, NOW + 1.0, 0.125),
     "late": lambda table, sent: table.late(sent, NOW + 1.0, 2.0),
@@ -264,6 +287,24 @@ def test_a_place_that_was_bad_is_forgiven_when_it_has_not_been_asked_for_long() 
     assert expected_delay(table["here"], ASKED, asked_at + FORGET_S) == 3.0 * 0.5 - 0.25
     table.heard("here", load, asked_at + FORGET_S + 0.5)
     assert expected_delay(table["here"], ASKED, asked_at + FORGET_S + 0.5) == 0.25
+
+
+def test_what_was_forgiven_does_not_come_back_with_the_next_answer() -> None:
+    table = table_of(HERE._replace(row_s=0.0), THERE._replace(row_s=0.0))
+    prove(table, "here", 3.0, ENOUGH)
+    prove(table, "there", 1.0, 2 * ENOUGH)
+    later = NOW + 3.0 + FORGET_S
+    table.heard("here", Load(service_s=0.25), later)
+    prove(table, "here", 1.0, at=later)
+    assert expected_delay(table["here"], ASKED, later) == 0.25
+
+
+def test_time_on_the_way_is_no_error_of_the_place() -> None:
+    for rtt_s in (0.0, 0.5):
+        answered, late = (table_of(HERE._replace(rtt_s=rtt_s)) for _ in range(2))
+        answered.answered(answered.sent("here", ASKED, NOW), NOW + rtt_s + 0.25, None, NOW)
+        late.late(late.sent("here", ASKED, NOW), NOW, rtt_s + 0.25)
+        assert answered["here"].errors == late["here"].errors == (1.0,)
 
 
 def test_a_request_that_was_given_up_counts_with_what_it_would_at_least_have_taken() -> None:
