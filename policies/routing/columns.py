@@ -95,15 +95,18 @@ class Columns:
 
     def look(
         self, request: Request, now: float, line: Line
-    ) -> tuple[Floats, Floats, Floats, Floats, Bools]:
-        """Return expected seconds, shares late, dollars, busy shares, and who is away."""
+    ) -> tuple[Floats, Floats, Floats, Floats, Floats, Bools]:
+        """Return expected seconds, shares late, dollars, busy shares, and who is away.
+
+        Second are the expected seconds without the correction by the usual error.
+        """
         count, slack_s = self.count, request.slack_s
         (
             rtt_s, ahead_at, heard_at, service_s, row_s, busy, outstanding, bias,
             usd, usd_per_s, usd_per_byte,
         ) = self._numbers[:, :count]  # fmt: skip
         left_s = slack_s - rtt_s
-        gone_s = now + 0.5 * rtt_s - ahead_at
+        gone_s = np.maximum(0.0, now + 0.5 * rtt_s - ahead_at)
         behind = np.searchsorted(_FINITE_SLACKS, left_s + gone_s)
         waits_s = self._ahead[behind, np.arange(count)] - gone_s
         is_stale = now - heard_at > STALE_S
@@ -118,13 +121,8 @@ class Columns:
         home = self._codes.get(request.origin_site, -1) if request.origin_site is not None else -1
         is_away = self._places[1, :count] != home
         leaving_usd = np.where(is_away, usd_per_byte * request.moved_bytes, 0.0)
-        return expected_s, late, usd + usd_per_s * work_s + leaving_usd, busy, is_away
-
-    def plain_s(self, expected_s: Floats) -> Floats:
-        """Return expected seconds without the correction by the usual error."""
-        rtt_s, service_s, bias = self._numbers[[0, 3, 7], : self.count]
-        plain: Floats = rtt_s + (expected_s - rtt_s + service_s) / bias - service_s
-        return plain
+        price = usd + usd_per_s * work_s + leaving_usd
+        return expected_s, rtt_s + there_s, late, price, busy, is_away
 
     def _late_share(self, there_s: Floats, service_s: Floats, left_s: Floats) -> Floats:
         """Return the share of errors beyond which each would be late; see `lateness`."""

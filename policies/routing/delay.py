@@ -30,7 +30,7 @@ def wait_s(target: Target, slack_s: float, now: float) -> float:
 
     slack_s: to its deadline, without the way. Places that serve by deadline let it pass others.
     """
-    gone_s = now + 0.5 * target.rtt_s - target.ahead_at
+    gone_s = max(0.0, now + 0.5 * target.rtt_s - target.ahead_at)
     waits = target.ahead_s[bisect_left(SLACKS, slack_s + gone_s)] - gone_s
     if now - target.heard_at > STALE_S:
         waits = max(waits, target.outstanding * target.row_s)

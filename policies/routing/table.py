@@ -142,12 +142,12 @@ class RoutingTable:
         learned = self._learned[index]
         learned.under_way[self._tickets] = (now, relative, slack_s)
         arrives_at = now + 0.5 * target.rtt_s
-        passed_s = arrives_at - target.ahead_at
+        passed_s = max(0.0, arrives_at - target.ahead_at)  # less when its way became shorter
         self._put(
             index,
             target._replace(
                 ahead_s=with_work(target.ahead_s, passed_s, slack_s, target.row_s * relative),
-                ahead_at=arrives_at,
+                ahead_at=max(arrives_at, target.ahead_at),
                 outstanding=len(learned.under_way),
             ),
         )
@@ -242,7 +242,9 @@ class RoutingTable:
             "heard_at": at,
             "ahead_s": ahead_s,
             "ahead_at": at,
-            "service_s": faded(load.service_s, target.prior_s, load.idle_s),
+            "service_s": faded(load.service_s, target.prior_s, load.idle_s)
+            if load.service_s > 0.0
+            else target.service_s,
             "row_s": load.row_s,
             "busy": load.busy,
             "prior_s": target.prior_s or load.service_s,
@@ -264,7 +266,8 @@ class RoutingTable:
 
 
 def _smoothed(mean_s: float, measured_s: float) -> float:
-    return mean_s + _RTT_SMOOTHING * (measured_s - mean_s) if mean_s else max(0.0, measured_s)
+    measured_s = max(0.0, measured_s)
+    return mean_s + _RTT_SMOOTHING * (measured_s - mean_s) if mean_s else measured_s
 
 
 def moving_peak(target: Target, now: float, towards_s: float) -> float:

@@ -96,7 +96,7 @@ def choose(
         among_many = _choose_among_many(request, table, table.columns, now, weight)
         if among_many is not None:
             return among_many
-    found, candidates, spares = _look(request, table, now)
+    found, plain_s, candidates, spares = _look(request, table, now)
     if not candidates:
         if not spares:
             return NoTarget(found)
@@ -113,8 +113,8 @@ def choose(
         best = _cheapest(request, table.targets, found, candidates, weight, risk_price)
         spent = (found[best].late - least_late) / weight.budget
     else:
-        targets = table.targets
-        best = min(candidates, key=lambda i: (_cautious_s(found[i], targets[i]), found[i].target))
+        # Half of the correction: in full, a place that was misjudged is avoided and stays so.
+        best = min(candidates, key=lambda i: (found[i].expected_s + plain_s[i], found[i].target))
         spent = None
     reason = _reason(request, found[best], table.targets[best].site, fastest_s)
     return _decision(found, best, reason, spent)
@@ -125,16 +125,21 @@ def _reason(request: Request, chosen: Verdict, site: str, fastest_s: float) -> s
         return "least_late"
     if site == request.origin_site:
         return "origin_site"
-    return "least_expected" if chosen.expected_s <= fastest_s else "least_cost"
+    is_fastest = request.objective == "latency" or chosen.expected_s <= fastest_s
+    return "least_expected" if is_fastest else "least_cost"
 
 
 def _look(
     request: Request, table: RoutingTable, now: float
-) -> tuple[tuple[Verdict, ...], list[int], list[int]]:
-    """Return what is found of each target, and the indexes of those that may, and might, serve."""
+) -> tuple[tuple[Verdict, ...], list[float], list[int], list[int]]:
+    """Return what is found of each target, and the indexes of those that may, and might, serve.
+
+    Second are the expected seconds without the correction by the usual error.
+    """
     bucket, slack_s, moved = request.bucket, request.slack_s, request.moved_bytes
     origin_site = request.origin_site
     verdicts: list[Verdict] = []
+    plain: list[float] = []
     candidates: list[int] = []
     spares: list[int] = []
     line = table.reliability(slack_s)
@@ -149,11 +154,12 @@ def _look(
         if target.site != origin_site:
             usd += target.usd_per_byte * moved
         verdicts.append(Verdict(target.name, expected_s, rule, late, usd))
+        plain.append(rtt_s + there_s)
         if rule is None:
             candidates.append(index)
         elif rule in (SILENT, EJECTED):
             spares.append(index)
-    return tuple(verdicts), candidates, spares
+    return tuple(verdicts), plain, candidates, spares
 
 
 def _cheapest(
@@ -168,7 +174,8 @@ def _cheapest(
     slack_s = request.slack_s
     prices = [found[i].usd for i in candidates]
     dearest = max(prices)
-    span = max(dearest - min(prices), _LEAST_USD)
+    cheapest = min(prices)
+    span = max(dearest - cheapest, _LEAST_USD)
     fastest_s = min([found[i].expected_s for i in candidates])
     risk_usd = risk_price * span
     overdue_usd = weight.overdue * risk_usd
@@ -180,7 +187,7 @@ def _cheapest(
         name, expected_s, _, late, usd = found[i]
         target = targets[i]
         score = (
-            usd
+            (usd - cheapest)
             + weight.scarcity * (dearest - usd) * target.busy * target.busy
             + risk_usd * late
             + overdue_usd * max(0.0, expected_s - slack_s)
@@ -206,14 +213,15 @@ def _choose_among_many(
         return None
     slack_s = request.slack_s
     figures = columns.look(request, now, table.reliability(slack_s))
-    expected_s, late, usd, busy, is_away = (array[candidates] for array in figures)
+    expected_s, plain_s, late, usd, busy, is_away = (array[candidates] for array in figures)
     fastest_s, least_late = float(expected_s.min()), float(late.min())
     if weight.budget:
         dearest = float(usd.max())
-        span = max(dearest - float(usd.min()), _LEAST_USD)
+        cheapest = float(usd.min())
+        span = max(dearest - cheapest, _LEAST_USD)
         risk_usd = table.risk_price(request.objective) * span
         score = (
-            usd
+            (usd - cheapest)
             + weight.scarcity * (dearest - usd) * busy * busy
             + risk_usd * late
             + weight.overdue * risk_usd * np.maximum(0.0, expected_s - slack_s)
@@ -221,14 +229,14 @@ def _choose_among_many(
             + weight.away * span * is_away
         )
     else:
-        score = 0.5 * (expected_s + columns.plain_s(figures[0])[candidates])
+        score = expected_s + plain_s
     shown = np.argpartition(score, min(SHOWN, len(score) - 1))[:SHOWN]
     targets = table.targets
     order = sorted(shown.tolist(), key=lambda i: (score[i], targets[candidates[i]].name))
     tied = np.flatnonzero(score == score[order[0]])
     if len(tied) > 1:
         first = min(tied.tolist(), key=lambda i: targets[candidates[i]].name)
-        order = [first, *(i for i in order if i != first)]
+        order = [first, *(i for i in order if i != first)][:SHOWN]
     found = tuple(
         Verdict(
             targets[candidates[i]].name, float(expected_s[i]), None, float(late[i]), float(usd[i])
@@ -250,15 +258,6 @@ def _time_to_use_up(slack_s: float, fastest_s: float) -> float:
     if slack_s > _NO_HURRY_S:
         return 4.0 * fastest_s + 0.020
     return max(1e-3, min(slack_s, _LONG_S))
-
-
-def _cautious_s(verdict: Verdict, target: Target) -> float:
-    """Return the expected delay with half of the correction for the usual error.
-
-    Corrected in full, a place that was misjudged for a while is avoided and stays misjudged.
-    """
-    plain_s = target.rtt_s + (verdict.expected_s - target.rtt_s + target.service_s) / target.bias
-    return 0.5 * (verdict.expected_s + plain_s - target.service_s)
 
 
 def _decision(

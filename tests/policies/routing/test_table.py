@@ -547,3 +547,23 @@ class TableMachine(RuleBasedStateMachine):
 
 TableMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestTable = TableMachine.TestCase
+
+
+def test_an_idle_place_has_no_work_ahead_when_its_way_became_shorter() -> None:
+    table = RoutingTable([Target("a", "edge", "s", rtt_s=0.2)])
+    table.ended(table.sent("a", Request(1.0), 0.0))
+    table.change("a", rtt_s=0.0)
+    table.ended(table.sent("a", Request(1.0), 0.0))
+    assert table["a"].ahead_s == (0.0,) * len(SLACKS)
+
+
+def test_the_way_never_takes_less_than_no_time() -> None:
+    table = RoutingTable([Target("a", "edge", "s", rtt_s=0.01)])
+    table.measured("a", -1.0)
+    assert table["a"].rtt_s >= 0.0
+
+
+def test_a_place_that_has_measured_nothing_yet_does_not_work_for_nothing() -> None:
+    table = RoutingTable([Target("a", "edge", "s", service_s=0.1, prior_s=0.1)])
+    table.heard("a", Load(), 1.0)
+    assert table["a"].service_s == 0.1

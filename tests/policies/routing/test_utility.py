@@ -14,6 +14,7 @@ from policies.routing import (
     WEIGHTS,
     Decision,
     Hopeless,
+    Load,
     NoTarget,
     Objective,
     Outcome,
@@ -26,7 +27,7 @@ from policies.routing import (
 )
 from policies.routing.delay import expected_delay, place_s
 from policies.routing.lateness import late_share
-from policies.routing.types import OBJECTIVES, REASONS
+from policies.routing.types import OBJECTIVES, REASONS, SLACKS
 from policies.routing.utility import MIN_RETRY_S
 from tests.policies.routing.strategies import (
     NOW,
@@ -573,3 +574,46 @@ def test_the_order_of_very_many_targets_does_not_matter(
     shuffled = many[:]
     order.shuffle(shuffled)
     assert decided(many, request).target == decided(shuffled, request).target
+
+
+def chosen_of(found: object) -> str:
+    assert isinstance(found, Decision)
+    return found.target
+
+
+def test_an_answer_that_came_before_its_way_was_over_does_not_break_the_choice() -> None:
+    table = RoutingTable(Target(name, "edge", "s", rtt_s=0.1) for name in "ab")
+    table.heard("a", Load(ahead_s=(0.1,) * len(SLACKS)), 1.0)
+    table.answered(table.sent("a", Request(1.0, objective="latency"), 1.0), 1.05, None, 1.05)
+    assert table["a"].bias == 0.0
+    assert isinstance(choose(Request(1.0, objective="latency"), table, 1.1), Decision)
+
+
+def test_a_place_that_was_faster_than_predicted_is_not_avoided_for_it() -> None:
+    found = [Target("a", "edge", "s", service_s=0.1), Target("b", "edge", "s", service_s=0.12)]
+    table = RoutingTable(found)
+    table.heard("a", Load(ahead_s=(1.0,) * len(SLACKS), service_s=0.1), 1.0)
+    table.answered(
+        table.sent("a", Request(1.0, objective="latency"), 1.0), 1.02, Load(service_s=0.1), 1.02
+    )
+    assert chosen_of(choose(Request(1.0, objective="latency"), table, 1.1)) == "a"
+
+
+def test_latency_never_gives_prices_as_its_reason() -> None:
+    found = [
+        Target("x", "edge", "s", service_s=0.1),
+        Target("y", "edge", "s", service_s=0.1, rtt_s=0.01, bias=0.91, errors=(0.91,)),
+    ]
+    outcome = choose(Request(1.0, objective="latency"), RoutingTable(found), 0.0)
+    assert isinstance(outcome, Decision)
+    assert outcome.reason != "least_cost"
+
+
+def test_equal_prices_leave_the_faster_one() -> None:
+    found = [Target(n, "edge", "s", usd=1.0, service_s=s) for n, s in (("a", 0.02), ("b", 0.0199))]
+    assert chosen_of(choose(Request(1.0), RoutingTable(found), 0.0)) == "b"
+
+
+def test_no_more_than_eight_are_shown_of_very_many() -> None:
+    found = [Target(f"t{100 - n:03}", "edge", "s", service_s=0.1) for n in range(100)]
+    assert len(choose(Request(1.0), RoutingTable(found), 0.0).verdicts) <= 8
