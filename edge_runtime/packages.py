@@ -106,6 +106,10 @@ class Incoming:
     digest: str = ""
 
 
+class _RemovedMeanwhile(Exception):
+    """A version was removed while damaged files of it were replaced."""
+
+
 class PackageFolder:
     """The packages below one folder."""
 
@@ -168,6 +172,16 @@ class PackageFolder:
                     with contextlib.suppress(NotFound):  # it was removed in this moment
                         return self._install_again(read_package(folder), manifest, staged)
                 durable.flush_folder(folder.parent)
+        except _RemovedMeanwhile:  # with what was put into it
+            return self.install(
+                model,
+                version,
+                files,
+                options=options,
+                signature=signature,
+                origin=origin,
+                installed_at=installed_at,
+            )
         except OSError as error:
             raise self._failed(f"{model}:{version} cannot be installed", error) from None
         return Package(manifest, folder)
@@ -250,12 +264,17 @@ class PackageFolder:
                 field="version",
                 hint="a version never changes; install it under a new one",
             )
-        for entry in known.manifest.artifacts:
-            _mend(known.folder / entry.file, staged / entry.file, entry)
-        if known.manifest.options == wanted.options:
-            return known
-        changed = replace(known.manifest, options=wanted.options)
-        durable.write(known.folder / MANIFEST, _MANIFEST.dump_json(changed, indent=1))
+        try:
+            for entry in known.manifest.artifacts:
+                _mend(known.folder / entry.file, staged / entry.file, entry)
+            if known.manifest.options == wanted.options:
+                return known
+            changed = replace(known.manifest, options=wanted.options)
+            durable.write(known.folder / MANIFEST, _MANIFEST.dump_json(changed, indent=1))
+        except FileNotFoundError:
+            if known.folder.exists():
+                raise
+            raise _RemovedMeanwhile from None
         return Package(changed, known.folder)
 
 
