@@ -27,6 +27,7 @@ from policies.routing import (
     RoutingTable,
     Target,
 )
+from policies.routing.sizes import bucket
 
 Rule = Callable[[Request, RoutingTable, float], Outcome]
 
@@ -54,8 +55,8 @@ class Plan:
 class Outcomes:
     """What became of every request, in order of arrival; times in seconds, money in dollars.
 
-    delay_s: nan where there was no answer; outcome: `ok`, `refused`, `dropped` or `lost`; share:
-    predicted P(late), negative where the rule gave none.
+    delay_s: nan where there was no answer; outcome: `ok`, `refused`, `dropped` or `lost`; late:
+    predicted P(late) of the first choice, negative where there was none.
     """
 
     arrived: np.ndarray[Any, np.dtype[np.float64]]
@@ -153,7 +154,7 @@ class Simulation:
                 mine.times.tolist(), mine.sizes.tolist(), works.tolist(), kinds, strict=True
             ):
                 slack_s = world.classes[min(int(kind), len(shares) - 1)][1]
-                jobs.append(Job(origin, at, slack_s, work, int(size).bit_length()))
+                jobs.append(Job(origin, at, slack_s, work, bucket(size)))
         jobs.sort(key=lambda job: job.arrived)
         return jobs
 
@@ -265,7 +266,7 @@ class Simulation:
             load = node.load(now, alone_s)
             back = now + 0.5 * self._rtt[job.origin][spec.name]
             if self._is_cut(self.plan.world.sites[job.origin], spec.site, now):
-                # What was computed is lost on the way back; the sender notices, too late to retry.
+                # What was computed is lost on the way back; the sender notices, and tries again.
                 self.at(now + self.plan.world.lost_s, self._vanished, (job, 0))
                 continue
             self.at(back, self._reply, (job, load, now))
