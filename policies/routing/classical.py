@@ -28,6 +28,7 @@ Pick = Callable[[Request, Sequence[Target], float], int]
 BY_RULE: Final = "by_rule"  # the reason of a choice that asks for no deadline and no price
 _GOLDEN: Final = 0.6180339887498949
 _UNKNOWN_S: Final = 1e-3  # prior of a place that nobody has told anything of
+_NO_ANSWER_S: Final = 1e6  # what Finagle counts such a place as
 _SHORT_QUEUE: Final = 4  # own outstanding requests with which `nearest` spills
 
 
@@ -96,7 +97,10 @@ def _two_choices(*, weighted: bool) -> Pick:
 def _peak_ewma(*, weighted: bool) -> Pick:
     def pick(request: Request, targets: Sequence[Target], now: float) -> int:
         def cost(target: Target) -> float:
-            least_s = target.rtt_s + _prior(target, weighted=True) if weighted else 0.0
+            if weighted:
+                least_s = target.rtt_s + _prior(target, weighted=True)
+            else:  # one that never answered is asked once, and not again before it answers
+                least_s = _NO_ANSWER_S if target.outstanding and not target.peak_at else 0.0
             return max(least_s, moving_peak(target, now, 0.0)) * (target.outstanding + 1)
 
         return _least(request, targets, cost)

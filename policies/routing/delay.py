@@ -50,15 +50,17 @@ def expected_delay(target: Target, request: Request, now: float) -> float:
 
 
 def with_work(
-    ahead_s: Sequence[float], passed_s: float, slack_s: float, work_s: float
+    ahead_s: Sequence[float], gone_s: float, slack_s: float, work_s: float
 ) -> tuple[float, ...]:
-    """Return the work ahead after some time, and one more request.
+    """Return the work ahead with one more request.
 
-    passed_s: since ahead_s was so; slack_s: of that request, work_s: of its work. Whoever has as
-    much time as it or more comes behind it.
+    gone_s: from the moment for which ahead_s is said until it gets there; slack_s: of it then;
+    work_s: of its work. Whoever has as much time as it or more comes behind it. What is said
+    stays said for the same moment, so that deadlines do not move among `SLACKS`; a place that had
+    nothing left to do meanwhile is as if it had worked until then.
     """
-    behind = bisect_left(SLACKS, slack_s)
+    behind = bisect_left(SLACKS, slack_s + gone_s)
     return tuple(
-        max(0.0, seconds - passed_s) + (work_s if index >= behind else 0.0)
+        (seconds if seconds > gone_s else gone_s) + work_s if index >= behind else seconds
         for index, seconds in enumerate(ahead_s)
     )

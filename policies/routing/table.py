@@ -29,14 +29,14 @@ from policies.routing.lateness import (
 )
 from policies.routing.reliability import Line, Reliability
 from policies.routing.sizes import SizeModel
-from policies.routing.types import OBJECTIVES, Decision, Load, Objective, Request, Target
+from policies.routing.types import NO_WORK, OBJECTIVES, Decision, Load, Objective, Request, Target
 
 LOOP: Final = 40  # targets; with more, arrays are quicker than a loop over values
 PEAK_S: Final = 10.0  # decay of the moving peak (Finagle's default)
 FADE_S: Final = 10.0  # in which a place that was slow is taken for quick again
 RISK_PRICES: Final = (1.0, 300.0)  # least and most, in price differences of the targets
 _RISK_STEP: Final = 0.02
-_RISK_SPENT: Final = 20.0  # budgets that one decision counts as, at most
+_MOST_STEP: Final = math.log(RISK_PRICES[1] / RISK_PRICES[0])
 _RTT_SMOOTHING: Final = 0.1
 _LEAST_S: Final = 1e-6  # predicted; a ratio to less than that says nothing
 
@@ -127,8 +127,8 @@ class RoutingTable:
     def decided(self, decision: Decision, objective: Objective) -> None:
         """Let the price of risk follow from what decisions spend of their budget."""
         if decision.spent is not None:
-            spent = min(decision.spent, _RISK_SPENT)
-            price = self._risk_prices[objective] * math.exp(_RISK_STEP * (spent - 1.0))
+            step = min(_RISK_STEP * (decision.spent - 1.0), _MOST_STEP)
+            price = self._risk_prices[objective] * math.exp(step)
             self._risk_prices[objective] = min(RISK_PRICES[1], max(RISK_PRICES[0], price))
 
     def sent(self, name: str, request: Request, now: float) -> Sent:
@@ -142,12 +142,15 @@ class RoutingTable:
         learned = self._learned[index]
         learned.under_way[self._tickets] = (now, relative, slack_s)
         arrives_at = now + 0.5 * target.rtt_s
-        passed_s = max(0.0, arrives_at - target.ahead_at)  # less when its way became shorter
+        ahead_s, ahead_at = target.ahead_s, target.ahead_at
+        gone_s = max(0.0, arrives_at - ahead_at)  # less when its way became shorter
+        if max(ahead_s) <= gone_s:  # all of that is done: what follows is said for this moment
+            ahead_s, ahead_at, gone_s = NO_WORK, arrives_at, 0.0
         self._put(
             index,
             target._replace(
-                ahead_s=with_work(target.ahead_s, passed_s, slack_s, target.row_s * relative),
-                ahead_at=max(arrives_at, target.ahead_at),
+                ahead_s=with_work(ahead_s, gone_s, slack_s, target.row_s * relative),
+                ahead_at=ahead_at,
                 outstanding=len(learned.under_way),
             ),
         )
@@ -193,9 +196,12 @@ class RoutingTable:
         """Record that a place gave a request up as hopeless; it would have taken at_least_s."""
         learned = self._released(sent)
         if learned is not None:
+            target = self.targets[sent.position]
             values = self._evidence(learned, sent, at_least_s - sent.rtt_s, now)
             values["outstanding"] = len(learned.under_way)
-            self._put(sent.position, self.targets[sent.position]._replace(**values))
+            values["peak_s"] = max(at_least_s, moving_peak(target, now, at_least_s))
+            values["peak_at"] = now
+            self._put(sent.position, target._replace(**values))
 
     def ended(self, sent: Sent) -> None:
         """Record that a request ended without telling anything: an error, a cancellation."""
@@ -233,22 +239,29 @@ class RoutingTable:
         if at < target.heard_at:
             return {}
         gone_before = at - 0.5 * target.rtt_s
-        ahead_s = load.ahead_s
-        for sent_at, relative, slack_s in reversed(learned.under_way.values()):
-            if sent_at <= gone_before:
+        unseen = []
+        for under_way in reversed(learned.under_way.values()):
+            if under_way[0] <= gone_before:
                 break
-            ahead_s = with_work(ahead_s, 0.0, slack_s, relative * load.row_s)
-        return {
+            unseen.append(under_way)
+        ahead_s = load.ahead_s
+        for sent_at, relative, slack_s in reversed(unseen):
+            ahead_s = with_work(ahead_s, sent_at - gone_before, slack_s, relative * load.row_s)
+        values: dict[str, Any] = {
             "heard_at": at,
             "ahead_s": ahead_s,
             "ahead_at": at,
-            "service_s": faded(load.service_s, target.prior_s, load.idle_s)
-            if load.service_s > 0.0
-            else target.service_s,
             "row_s": load.row_s,
             "busy": load.busy,
-            "prior_s": target.prior_s or load.service_s,
         }
+        if load.service_s > 0.0:
+            service_s = faded(load.service_s, target.prior_s, load.idle_s)
+            values["service_s"] = service_s
+            values["row_s"] *= service_s / load.service_s
+            values["prior_s"] = target.prior_s or load.service_s
+        if not target.errors and len(self._pooled):  # never asked: no better than the others
+            values |= {"errors": self._pooled.frozen(), "bias": self._pooled.median}
+        return values
 
     def _evidence(
         self, learned: _Learned, sent: Sent, actual_s: float, now: float

@@ -13,7 +13,9 @@ from edge_runtime.errors import InvalidInput
 from load.simulator.trace import calm, diurnal, made, read_azure
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-times = st.lists(st.floats(0, 1e4), min_size=2, max_size=40).filter(lambda t: max(t) > min(t))
+times = st.lists(st.floats(0, 1e4), min_size=2, max_size=40).filter(
+    lambda t: max(t) > min(t) + 1e-3
+)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -241,6 +241,22 @@ def test_a_place_that_was_never_asked_is_asked_first_unless_its_prior_is_known()
     assert chosen("weighted_peak_ewma", found, Request(1.0)).name == "fast"
 
 
+def test_peak_ewma_asks_a_place_that_never_answered_once_at_a_time() -> None:
+    table = RoutingTable(
+        [
+            Target("new", "edge", "plant-a"),
+            Target("known", "edge", "plant-a", peak_s=0.5, peak_at=NOW),
+        ]
+    )
+    picked = []
+    for draw in range(4):
+        outcome = RULES["peak_ewma"](Request(1.0, draw=draw), table, NOW)
+        assert isinstance(outcome, Decision)
+        picked.append(outcome.target)
+        table.sent(outcome.target, Request(1.0), NOW)
+    assert picked == ["new", "known", "known", "known"]
+
+
 def test_weighted_peak_ewma_takes_no_place_for_quicker_than_its_way_and_its_prior() -> None:
     found = [FAST._replace(rtt_s=0.1), SLOW]
     assert chosen("weighted_peak_ewma", found, Request(1.0)).name == "slow"

@@ -115,20 +115,43 @@ def test_more_work_ahead_never_lowers_the_expected_delay(
 @settings(max_examples=200, deadline=None)
 @given(aheads(), seconds(2.0), slacks, seconds(1.0))
 def test_one_more_request_comes_behind_whoever_has_less_time(
-    ahead_s: tuple[float, ...], passed_s: float, slack_s: float, work_s: float
+    ahead_s: tuple[float, ...], gone_s: float, slack_s: float, work_s: float
 ) -> None:
-    found = with_work(ahead_s, passed_s, slack_s, work_s)
+    found = with_work(ahead_s, gone_s, slack_s, work_s)
     for limit_s, before_s, after_s in zip(SLACKS, ahead_s, found, strict=True):
-        left_s = max(before_s - passed_s, 0.0)
-        assert after_s == left_s + (work_s if limit_s >= slack_s else 0.0)
+        left_s = max(before_s - gone_s, 0.0)
+        comes_behind = limit_s >= slack_s + gone_s
+        assert max(after_s - gone_s, 0.0) == pytest.approx(left_s + comes_behind * work_s)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    aheads(),
+    st.lists(st.tuples(seconds(0.3), slacks, seconds(0.3)), min_size=1, max_size=6),
+    slacks,
+)
+def test_a_send_never_lowers_the_wait_of_anybody_then_or_later(
+    ahead_s: tuple[float, ...], sends: list[tuple[float, float, float]], slack_s: float
+) -> None:
+    gone_s = 0.0
+    found = ahead_s
+    for later_s, sent_slack_s, work_s in sends:
+        gone_s += later_s
+        before, found = found, with_work(found, gone_s, sent_slack_s, work_s)
+        for at in (gone_s, gone_s + 0.1, gone_s + 1.0):
+            waits = [
+                wait_s(HEARD._replace(ahead_s=each, ahead_at=NOW - at, heard_at=NOW), slack_s, NOW)
+                for each in (before, found)
+            ]
+            assert waits[0] <= waits[1]
 
 
 @settings(max_examples=200, deadline=None)
 @given(aheads(), seconds(2.0), slacks, seconds(1.0))
 def test_who_has_more_time_never_has_less_work_ahead(
-    ahead_s: tuple[float, ...], passed_s: float, slack_s: float, work_s: float
+    ahead_s: tuple[float, ...], gone_s: float, slack_s: float, work_s: float
 ) -> None:
-    found = with_work(ahead_s, passed_s, slack_s, work_s)
+    found = with_work(ahead_s, gone_s, slack_s, work_s)
     assert list(found) == sorted(found)
 
 

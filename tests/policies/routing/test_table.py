@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from policies.routing import Decision, Load, Request, RoutingTable, Sent, Target
-from policies.routing.delay import expected_delay, place_s, wait_s
+from policies.routing.delay import expected_delay, place_s, wait_s, with_work
 from policies.routing.lateness import ENOUGH, FORGET_S
 from policies.routing.table import FADE_S, PEAK_S, RISK_PRICES, faded, moving_peak
 from policies.routing.types import SLACKS
@@ -210,11 +210,12 @@ def test_a_report_is_added_to_by_what_the_place_had_not_got_and_by_nothing_else(
         else:
             under_way.append((now, slack_s - rtt_s))
     table.heard("here", Load(ahead_s=said, row_s=0.25), now - age_s)
-    for limit_s, said_s, found_s in zip(SLACKS, said, table["here"].ahead_s, strict=True):
-        missed = [
-            0.25 for at, slack_s in under_way if at + rtt_s / 2 > now - age_s and slack_s <= limit_s
-        ]
-        assert found_s == said_s + sum(missed)
+    expected = said
+    for at, slack_s in under_way:
+        after_s = at - (now - age_s - rtt_s / 2)
+        if after_s > 0.0:
+            expected = with_work(expected, after_s, slack_s, 0.25)
+    assert table["here"].ahead_s == expected
 
 
 def test_work_that_drains_before_a_request_arrives_is_not_taken_off_its_own() -> None:
@@ -230,7 +231,7 @@ def test_a_place_has_got_what_had_half_of_the_way_behind_it(
     table = table_of(HERE._replace(rtt_s=0.5, heard_at=0.0, sizes=(1.0, 4.0)))
     table.sent("here", ASKED._replace(bucket=1), NOW)
     table.heard("here", Load(row_s=0.125), NOW + said_after_s)
-    assert table["here"].ahead_s[-1] == missed * 4.0 * 0.125
+    assert wait_s(table["here"], 1.0, NOW) == missed * 4.0 * 0.125
 
 
 ENDS: dict[str, Callable[[RoutingTable, Sent], None]] = {
@@ -374,6 +375,43 @@ def test_a_place_that_is_quicker_than_its_prior_or_has_none_stays_as_it_was_lear
     learned_s: float, prior_s: float
 ) -> None:
     assert faded(learned_s, prior_s, 100.0 * FADE_S) == learned_s
+
+
+def test_a_place_that_was_slow_is_quick_again_for_what_comes_behind_as_well() -> None:
+    table = table_of(HERE._replace(prior_s=0.125))
+    slow = Load(service_s=0.5, row_s=0.25)
+    table.heard("here", slow, NOW)
+    assert (table["here"].service_s, table["here"].row_s) == (0.5, 0.25)
+    table.heard("here", slow._replace(idle_s=100 * FADE_S), NOW + 1.0)
+    assert table["here"].service_s == pytest.approx(0.125)
+    assert table["here"].row_s == pytest.approx(0.0625)
+
+
+def test_a_place_that_was_never_asked_is_judged_by_the_errors_of_the_others() -> None:
+    table = table_of(HERE, HERE._replace(name="there"))
+    prove(table, "here", 2.0, ENOUGH)
+    assert table["there"].errors == ()
+    table.heard("there", Load(service_s=0.125), NOW)
+    assert table["there"].bias == pytest.approx(2.0)
+    assert len(table["there"].errors) == ENOUGH
+
+
+def test_a_place_that_gives_up_is_as_slow_as_one_that_answers_late() -> None:
+    table = table_of(HERE)
+    table.late(table.sent("here", ASKED, NOW), NOW + 0.5, 3.0)
+    assert (table["here"].peak_s, table["here"].peak_at) == (3.0, NOW + 0.5)
+
+
+@pytest.mark.parametrize("chance", [0.01, 0.1, 0.3, 0.9])
+def test_the_budget_holds_however_much_one_decision_spends(chance: float) -> None:
+    """Take the risk whenever its price is less than what it saves, the whole price difference."""
+    table = table_of(HERE)
+    taken = 0.0
+    for _ in range(20_000):
+        takes = table.risk_price("balanced") * chance < 1.0
+        taken += chance * takes
+        table.decided(spending(takes * chance / 0.004), "balanced")
+    assert taken / 20_000 <= 0.004 * 1.05
 
 
 def test_the_first_report_is_the_prior_of_a_place_that_has_none() -> None:
@@ -535,7 +573,8 @@ class TableMachine(RuleBasedStateMachine):
     def the_newest_report_is_believed(self) -> None:
         for name, (at, load) in self.newest.items():
             target = self.table[name]
-            assert (target.heard_at, target.row_s, target.busy) == (at, load.row_s, load.busy)
+            assert (target.heard_at, target.busy) == (at, load.busy)
+            assert 0.0 <= target.row_s <= load.row_s
 
     @invariant()
     def every_expectation_is_a_time(self) -> None:
