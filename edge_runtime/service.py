@@ -8,6 +8,7 @@ which the sources came.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.classification import classify_outputs
 from edge_runtime.protocol.service import (
+    LOAD_PARAMETER,
     SERVER_EXTENSIONS,
     CallContext,
     Health,
@@ -265,6 +267,11 @@ class EngineService:
             request, runner.version, deadline=context.deadline, priority=context.priority
         )
         logger.debug("answered %s on %s, trace %s", request.model, found.rung, context.trace)
+        parameters = origin_parameters(self._target, REASON, found.rung, found.age_s)
+        load = self._engine.load_of((runner.model, runner.version)) if context.wants_load else None
+        if load is not None:
+            said = {**load.document(), "alone_s": found.alone_s}
+            parameters[LOAD_PARAMETER] = json.dumps(said)
         response = InferResponse(
             model=request.model,
             version=runner.version,
@@ -272,7 +279,7 @@ class EngineService:
                 request, found.outputs, is_batched=runner.signature.is_batched
             ),
             id=request.id,
-            parameters=origin_parameters(self._target, REASON, found.rung, found.age_s),
+            parameters=parameters,
         )
         return InferResult(response, self._target, REASON, found.rung, found.age_s)
 

@@ -35,13 +35,7 @@ def overview(runtime: EdgeRuntime) -> dict[str, object]:
                     }
                     for rung in runner.ladder.rungs
                 ],
-                "queued": runner.queued,
-                "running": runner.running,
-                "wait_s": load.wait_s if load is not None else 0.0,
-                "service_s": load.service_s if load is not None else 0.0,
-                "row_s": load.row_s if load is not None else 0.0,
-                "busy": load.busy if load is not None else 0.0,
-                "idle_s": load.idle_s if load is not None else 0.0,
+                **(load.document() if load is not None else {}),
                 "answered": stats.success.count,
                 "failed": stats.fail.count,
                 "refused": stats.rejected,

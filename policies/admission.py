@@ -18,13 +18,15 @@ class QueueState:
     """A model's queue as a request finds it.
 
     queued: requests waiting; capacity: how many may wait; work_ahead_s: seconds of work queued
-    and running, 0 when service times are unknown; workers: batches that run at once.
+    and running, 0 when service times are unknown; workers: batches that run at once; before_s: of
+    the work ahead, what goes before this request; all of it when None.
     """
 
     queued: int
     capacity: int
     work_ahead_s: float
     workers: int
+    before_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ def admit(
     bounded_s = wait_s + service_s if state.queued else wait_s
     if bounded_s > max_wait_s:
         return Refused("queue_wait", max(bounded_s - max_wait_s, MIN_RETRY_S))
+    if state.before_s is not None:
+        wait_s = state.before_s / max(1, state.workers)
     if wait_s + service_s > slack_s:
         return Refused("deadline", max(wait_s, MIN_RETRY_S))
     return Admitted(wait_s)

@@ -1,47 +1,48 @@
-"""Which of the requests that wait goes first, so that low priority waits longer but never for ever.
+"""Which of the requests that wait goes first: by deadline, and low priority never waits for ever.
 
-With strict priorities a caller who always sends at the highest one keeps all others out. The
-remedy is aging: the longer somebody waits, the more urgent (a rise in steps, as in the feedback
-queues of Corbató et al., "An Experimental Time-Sharing System", 1962; a linear one, as in
-Kleinrock and Finkelstein, "Time Dependent Priority Queues", 1967). Here a request rises by one
-level with each window of `AGING_S` that begins while it waits.
+Earliest deadline first is optimal for meeting deadlines while they can all be met (Liu and Layland,
+1973), and where they cannot, those that cannot are dropped when their turn comes. But a deadline
+that is far away must not mean waiting until then, and with strict priorities a caller who always
+sends at the highest one keeps all others out. Both are settled by ordering by a moment that is
+fixed on arrival (Jackson, "Some Problems in Queueing with Dynamic Priorities", 1960, orders by
+arrival plus an urgency number): the deadline, but at most `PATIENCE_S` after arrival, and a step of
+`STEP_S` later for each level of priority. Waiting brings everybody closer to that moment at the
+same pace, so that of two requests the one ahead stays ahead, which is what a heap needs.
 
-Everybody rises at the same pace, so that of two requests the one ahead stays ahead: comparing
-level1 - (now - window1) with level2 - (now - window2) is comparing level1 + window1 with
-level2 + window2, whatever `now` is. Urgency is therefore settled on arrival, which is what a heap
-needs (Jackson, "Some Problems in Queueing with Dynamic Priorities", 1960, orders by arrival plus
-an urgency number for the same reason).
-
-A priority may be any number up to 2**32 - 1. Its level is its number of binary digits: 0 for 0,
-1 for 1, 2 for 2 and 3, 4 for 8 to 15, 32 at most. Small numbers, which people use, remain apart
-by time as well, and the greatest costs 33 windows, about 8 s, and not years.
+A priority may be any number up to 2**32 - 1. Those below 8, which people use, are levels of their
+own; above, the level grows by one as the number doubles, to 36 at most: the greatest number costs
+37 steps, about 46 s, and not years.
 """
 
 from __future__ import annotations
 
-from math import floor
 from typing import Final
 
-# A burst fits into a window, and inside one priority is strict. Admission lets requests expect a
-# second of waiting by default: four windows, so that priorities up to 7 are overtaken by nobody
-# who comes after that. A power of two, because windows are then exact, whatever the clock says.
-AGING_S: Final = 0.25
-MAX_LEVEL: Final = 32
+PATIENCE_S: Final = 1.0  # who has more time than this is in no hurry
+# What came at a lower number up to this much later still goes first.
+GRACE_S: Final = 0.25
+STEP_S: Final = PATIENCE_S + GRACE_S
+MAX_LEVEL: Final = 36
+_SMALL: Final = 8  # numbers below are levels of their own
 
-Urgency = tuple[int, int, float, int]
+Urgency = tuple[float, int, int]
+
+
+def level(priority: int) -> int:
+    """Return the level of a priority: the same for numbers that are as large, beyond small ones."""
+    return priority if priority < _SMALL else min(priority.bit_length() + 4, MAX_LEVEL)
 
 
 def urgency(priority: int, queued_at: float, deadline: float, arrival: int) -> Urgency:
     """Return what to sort by, the most urgent first; it holds for as long as the request waits.
 
-    Of requests that came in the same window the lower priority number is first, then the earlier
-    deadline, then the earlier arrival. Nobody is overtaken by a request that comes
-    (level + 1) * AGING_S later or after that, whatever the two priorities are; and never by one of
-    a higher number that did not come in an earlier window. Among equal priorities, deadlines
-    order those of one window only: a tight deadline does not pass who came windows before.
+    Its first part is a moment on the clock of queued_at. Of requests of one priority that have no
+    more than PATIENCE_S left, the earlier deadline is first. A request is overtaken by none of a
+    higher level that comes later, or came up to GRACE_S before; and by none at all, whatever their
+    priorities and deadlines are, that comes (level + 1) * STEP_S later or after that.
 
-    priority: 0 or more; queued_at: on any clock that does not go back, negative or large;
-    deadline: on any clock, inf for none; arrival: a count.
+    priority: 0 or more; queued_at: on any clock that does not go back; deadline: on the same clock,
+    inf for none; arrival: a count.
     """
-    level = min(priority.bit_length(), MAX_LEVEL)
-    return floor(queued_at / AGING_S) + level, priority, deadline, arrival
+    left_s = min(max(deadline - queued_at, 0.0), PATIENCE_S)
+    return queued_at + left_s + level(priority) * STEP_S, priority, arrival

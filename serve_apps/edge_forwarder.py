@@ -15,6 +15,7 @@ serves.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -35,18 +36,17 @@ from edge_runtime.engine import Answered, LoadReport, ModelOptions, ModelSource
 from edge_runtime.errors import NotFound, PrimeSparkError, Unavailable
 from edge_runtime.local_client import ask
 from edge_runtime.packages import Incoming, PackageFolder
-from edge_runtime.protocol.context import TIER_HEADER
+from edge_runtime.protocol.context import LOAD_HEADER, TIER_HEADER
 from edge_runtime.protocol.grpc_client import OipClient, WayLost
 from edge_runtime.protocol.grpc_documents import read_statistics
-from edge_runtime.protocol.service import Limits, computed_on
-from edge_runtime.protocol.types import ModelStatistics
+from edge_runtime.protocol.service import LOAD_PARAMETER, Limits, computed_on
+from edge_runtime.protocol.types import ModelStatistics, Parameters
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
 from serve_apps.tasks import end
 from serve_apps.wire import (
     FOLLOWS_NONE,
-    LOAD_FIELDS,
     Call,
     ReplicaReport,
     Reply,
@@ -59,7 +59,8 @@ logger = logging.getLogger(__name__)
 
 ASK_S: Final = 1.0  # a runtime that does not say how it is within this is away
 LOAD_S: Final = 120.0
-STAYS: Final = {TIER_HEADER: "edge"}  # what a gateway sent here does not go to one again
+# What a gateway sent here does not go to one again, and the gateway learns how busy the box is.
+HEADERS: Final = {TIER_HEADER: "edge", LOAD_HEADER: "1"}
 ORIGIN: Final = "cluster"  # of packages that the serving table put here
 
 Key = tuple[str, str]
@@ -138,8 +139,7 @@ class RuntimeOfNode:
     def loads(self) -> dict[Key, LoadReport]:
         """How busy each loaded model was when the runtime was asked last."""
         return {
-            key: LoadReport(**{name: model[name] for name in LOAD_FIELDS if name in model})
-            for key, model in self._models.items()
+            key: LoadReport.of(model) for key, model in self._models.items() if "service_s" in model
         }
 
     @property
@@ -196,7 +196,6 @@ class RuntimeOfNode:
     async def forward(self, call: Call) -> Reply:
         """Send a call to the runtime; whatever goes wrong is in the reply."""
         began_s = time.perf_counter()
-        load = self.loads.get((call.model, call.version))
         try:
             answer = await self._client.infer(
                 decode_call(call),
@@ -204,9 +203,10 @@ class RuntimeOfNode:
                 timeout_s=call.slack_s,
                 priority=call.priority,
                 trace=call.trace,
-                extra=STAYS,
+                extra=HEADERS,
             )
-            found = Answered(answer.outputs, *computed_on(answer.parameters))
+            load, alone_s = _load_of(answer.parameters)
+            found = Answered(answer.outputs, *computed_on(answer.parameters), alone_s)
             return encode_answer(found, load, time.perf_counter() - began_s)
         except WayLost as lost:
             refusal: PrimeSparkError = Unavailable(
@@ -217,7 +217,7 @@ class RuntimeOfNode:
         except Exception:
             logger.exception("forwarding a call for %s failed", call.model)
             refusal = PrimeSparkError(f"model '{call.model}' failed unexpectedly")
-        return encode_error(refusal, load, time.perf_counter() - began_s)
+        return encode_error(refusal, None, time.perf_counter() - began_s)
 
     async def statistics(self) -> tuple[ModelStatistics, ...]:
         """Return the counters of every model. Raises Unavailable."""
@@ -233,3 +233,12 @@ class RuntimeOfNode:
 
     async def _rescan(self) -> None:
         await asyncio.to_thread(ask, self._socket, "POST", "/v2/prime-spark/rescan")
+
+
+def _load_of(parameters: Parameters) -> tuple[LoadReport | None, float]:
+    """Return the load that came with an answer, if it did, and its request's time alone."""
+    said = parameters.get(LOAD_PARAMETER)
+    if not isinstance(said, str):
+        return None, 0.0
+    document = json.loads(said)
+    return LoadReport.of(document), document["alone_s"]

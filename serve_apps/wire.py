@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from edge_runtime.engine import Answered, LoadReport
+from edge_runtime.engine import LOAD_FIELDS, Answered, LoadReport
 from edge_runtime.errors import PrimeSparkError, kind_of
 from edge_runtime.protocol.binary import decode_raw, encode_raw
 from edge_runtime.protocol.types import InferRequest, ModelStatistics, RequestedOutput, Tensor
 
 FOLLOWS_NONE: Final = sys.maxsize
 
-# What travels of a load report, in this order; a newer release may add to it at the end.
-LOAD_FIELDS: Final = ("queued", "running", "wait_s", "service_s", "row_s", "busy", "idle_s")
 _fields = attrgetter(*LOAD_FIELDS)
 
 WireTensor = tuple[str, str, tuple[int, ...], bytes]
@@ -52,7 +50,8 @@ class Call(NamedTuple):
 class Reply(NamedTuple):
     """What came back: outputs or an error; taken_s: seconds in the replica.
 
-    rung, age_s: what computed the outputs, and how long before this call; see `Answered`.
+    rung, age_s, alone_s: what computed the outputs, how long before this call, and how long by
+    itself; see `Answered`.
     """
 
     outputs: tuple[WireTensor, ...]
@@ -61,6 +60,7 @@ class Reply(NamedTuple):
     taken_s: float
     rung: str = ""
     age_s: float = 0.0
+    alone_s: float = 0.0
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Reply:
@@ -120,7 +120,7 @@ def decode_call(call: Call) -> InferRequest:
 def encode_answer(found: Answered, load: LoadReport | None, taken_s: float) -> Reply:
     """Pack an answer and the load beside it."""
     outputs = tuple(_pack(tensor) for tensor in found.outputs)
-    return Reply(outputs, None, _load(load), taken_s, found.rung, found.age_s)
+    return Reply(outputs, None, _load(load), taken_s, found.rung, found.age_s, found.alone_s)
 
 
 def encode_error(error: PrimeSparkError, load: LoadReport | None, taken_s: float) -> Reply:
@@ -134,7 +134,8 @@ def decode_reply(reply: Reply) -> Answered:
     if reply.error is not None:
         code, message, field, hint, retry_after_s = reply.error
         raise kind_of(code)(message, field=field, hint=hint, retry_after_s=retry_after_s)
-    return Answered(tuple(_unpack(tensor) for tensor in reply.outputs), reply.rung, reply.age_s)
+    outputs = tuple(_unpack(tensor) for tensor in reply.outputs)
+    return Answered(outputs, reply.rung, reply.age_s, reply.alone_s)
 
 
 def reported_load(reply: Reply) -> LoadReport | None:

@@ -1,6 +1,7 @@
 """The engine: queue, batcher, admission and statistics around a backend; no Ray inside."""
 
 from edge_runtime.engine.engine import (
+    LOAD_FIELDS,
     Engine,
     EngineOptions,
     LoadReport,
@@ -10,6 +11,7 @@ from edge_runtime.engine.runner import Answered, ModelOptions
 from edge_runtime.engine.source import ModelSource, Variant
 
 __all__ = [
+    "LOAD_FIELDS",
     "Answered",
     "Engine",
     "EngineOptions",

@@ -69,14 +69,21 @@ class Accelerator(Protocol):
         ...
 
 
+# What travels of a load report, in this order; a newer release may add to it at the end.
+LOAD_FIELDS: Final = (
+    "queued", "running", "wait_s", "service_s", "row_s", "busy", "idle_s", "ahead_s",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class LoadReport:
     """How busy a model is here: what a router needs to know.
 
-    wait_s: expected wait of a new request; service_s: expected work of one row; row_s: by how much
-    one more row lengthens the wait; busy: share of the last second or so in which it computed;
-    idle_s: since its last run, which is how old the times are; is_able: False while no rung of its
-    ladder is left.
+    wait_s: expected wait of a new request that has all time; service_s: expected work of one row;
+    row_s: by how much one more row lengthens the wait; busy: share of the last second or so in
+    which it computed; idle_s: since its last run, which is how old the times are; ahead_s: expected
+    wait by the time to the deadline, for each of `policies.routing.types.SLACKS`, empty where it is
+    wait_s for everybody; is_able: False while no rung of its ladder is left.
     """
 
     queued: int
@@ -86,14 +93,31 @@ class LoadReport:
     row_s: float = 0.0
     busy: float = 0.0
     idle_s: float = 0.0
+    ahead_s: tuple[float, ...] = ()
     is_able: bool = True
 
-    def for_routing(self) -> Load:
-        """Return it as routing reads it."""
+    @property
+    def waits(self) -> tuple[float, ...]:
+        """Expected wait by the time to the deadline, for each of `SLACKS`."""
+        return self.ahead_s or (self.wait_s,) * len(SLACKS)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON values; `of` reads them."""
+        return {name: getattr(self, name) for name in LOAD_FIELDS}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> LoadReport:
+        """Read what an older release wrote, or a newer one, which has more to say."""
+        values = {name: document[name] for name in LOAD_FIELDS if name in document}
+        return cls(**{**values, "ahead_s": tuple(values.get("ahead_s", ()))})
+
+    def for_routing(self, alone_s: float = 0.0) -> Load:
+        """Return it as routing reads it. alone_s: see `Answered`."""
         return Load(
             queued=self.queued,
             running=self.running,
-            ahead_s=(self.wait_s,) * len(SLACKS),
+            ahead_s=self.waits,
+            alone_s=alone_s,
             service_s=self.service_s,
             row_s=self.row_s or self.service_s,
             busy=self.busy,
@@ -367,16 +391,17 @@ def _open_variant(loader: BackendLoader, variant: Variant, options: BackendOptio
 
 
 def _load(runner: ModelRunner) -> LoadReport:
-    ahead_s = runner.work_ahead_s
+    ahead_s = runner.wait_s(asyncio.get_running_loop().time())
     return LoadReport(
         queued=runner.queued,
         running=runner.running,
-        wait_s=ahead_s / runner.workers if ahead_s else 0.0,
-        service_s=runner.service.lone_row(),
+        wait_s=ahead_s[-1],
+        service_s=runner.service.lone(1),
         row_s=runner.service.row_s / runner.workers,
         busy=runner.busy_share(),
         idle_s=runner.idle_s,
         is_able=runner.ladder.best() is not None,
+        ahead_s=ahead_s,
     )
 
 

@@ -14,10 +14,14 @@ from edge_runtime.protocol.types import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a request gets: arrays in the order of its outputs, and the rung that computed them."""
+    """What a request gets: arrays in the order of its outputs, and the rung that computed them.
+
+    alone_s: what it would have taken by itself, 0 where that is not known.
+    """
 
     arrays: list[Array]
     rung: str
+    alone_s: float = 0.0
 
 
 class Job:

@@ -1,11 +1,9 @@
-"""A bounded queue ordered by urgency: priority that ages, then deadline, then arrival.
+"""A bounded queue ordered by urgency: deadlines, and priority that ages (`policies.aging`).
 
 Requests that can be stacked into one batch share a bucket (same outputs, same datatypes, same
 shapes beyond the batch dimension). The head of the queue is the most urgent request of all
 buckets; a batch is that request and the most urgent of its bucket behind it. Urgency does not
-change while a request waits (`policies.aging`), so heaps stay valid. Earliest deadline first, which
-holds among equal priorities that came together, is optimal for meeting deadlines while they can all
-be met (Liu and Layland, 1973).
+change while a request waits, so heaps stay valid.
 
 Removal is lazy: a cancelled entry stays in its heap as a tombstone until it surfaces, or until
 tombstones outnumber the living.
@@ -14,7 +12,9 @@ tombstones outnumber the living.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator
+from bisect import bisect_left
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from policies.aging import Urgency, urgency
@@ -64,13 +64,17 @@ class RequestQueue(Generic[T]):
         """
         if self.is_full:
             raise IndexError("the queue is full")
+        key = self.key_of(priority, now, deadline)
         self._arrivals += 1
-        key = urgency(priority, now, deadline, self._arrivals)
         entry = Entry(item, bucket, rows, key)
         heapq.heappush(self._heaps.setdefault(bucket, []), entry)
         self._live += 1
         self._stored += 1
         return entry
+
+    def key_of(self, priority: int, now: float, deadline: float) -> Urgency:
+        """Return how urgent a request is that comes next."""
+        return urgency(priority, now, deadline, self._arrivals + 1)
 
     def remove(self, entry: Entry[T]) -> bool:
         """Take an entry out wherever it is; False when it has left already."""
@@ -112,6 +116,27 @@ class RequestQueue(Generic[T]):
             if rows >= limit:
                 break
         return rows
+
+    def rows_before(self, key: Urgency) -> int:
+        """Count the rows that go before a request of this urgency, of all buckets."""
+        return sum(
+            entry.rows
+            for heap in self._heaps.values()
+            for entry in heap
+            if entry.is_live and entry.key < key
+        )
+
+    def rows_by_slack(self, now: float, slacks: Sequence[float]) -> list[int]:
+        """Count the rows that go before a request of priority 0 with so much time left.
+
+        slacks: seconds to its deadline, ascending, the last infinite.
+        """
+        rows = [0] * len(slacks)
+        for heap in self._heaps.values():
+            for entry in heap:
+                if entry.is_live:
+                    rows[bisect_left(slacks, entry.key[0] - now)] += entry.rows
+        return list(accumulate(rows))
 
     def take_batch(self, head: Entry[T], max_rows: int) -> list[Entry[T]]:
         """Take a bucket's head and what stacks onto it: max_rows at most, or the head alone."""

@@ -8,10 +8,11 @@ onto it become a batch: on the loop while that is quick, else on the thread pool
 free. Batches form while workers are busy, and waiting for more is an option that is off by
 default, because it does not pay on processors (docs/adr).
 
-Deadlines: a request whose time is over is dropped at dequeue and its caller told; a caller
-that gives up frees its place, and a running batch that nobody waits for is aborted. A batch that
-an accelerator lost is computed again, without those who are late by then, on the next rung of the
-model's ladder (`rungs`).
+Deadlines: the queue is ordered by them, a request that cannot be in time any more is dropped at
+dequeue and its caller told, and no batch is made so large that it makes its most urgent request
+late. A caller that gives up frees its place, and a running batch that nobody waits for is aborted.
+A batch that an accelerator lost is computed again, without those who are late by then, on the next
+rung of the model's ladder (`rungs`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Final
 
 from edge_runtime.backends.base import AcceleratorFault, Cancelled, TooSlow
@@ -39,9 +41,11 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.types import InferRequest, Signature, Tensor
 from policies.admission import QueueState, Refused, admit
+from policies.routing.types import SLACKS
 
 logger = logging.getLogger(__name__)
 
+COUNT_EVERY_S: Final = 0.002
 ABORT_S: Final = 5.0  # an aborted run stops at the next operator of the model
 
 
@@ -74,12 +78,14 @@ class ModelOptions:
 class Answered:
     """Outputs, and the name of the rung that computed them.
 
-    age_s: seconds since they were computed, where that was before this request.
+    age_s: seconds since they were computed, where that was before this request; alone_s: what it
+    would have taken by itself, 0 where that is not known.
     """
 
     outputs: tuple[Tensor, ...]
     rung: str
     age_s: float = 0.0
+    alone_s: float = 0.0
 
 
 class ModelRunner:
@@ -106,6 +112,8 @@ class ModelRunner:
         self._running = 0
         self._beside = 0
         self._busy = BusyShare()
+        self._counted: Sequence[int] = (0,) * len(SLACKS)
+        self._counted_at = -inf
         self._ran_at = time.perf_counter()
         self._runs: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -155,6 +163,25 @@ class ModelRunner:
         """Seconds of work queued, plus half of what is running."""
         return (self._queued_rows + 0.5 * self._running_rows) * self.service.row_s
 
+    def wait_s(self, now: float) -> tuple[float, ...]:
+        """Return expected seconds of waiting by the time to a deadline, for each of `SLACKS`.
+
+        Who has all time waits for everybody. How many go before the others is counted every few
+        milliseconds only, since this is asked for with each reply. now: on the loop's clock.
+        """
+        workers = self.workers
+        most_s = self.work_ahead_s / workers
+        if not self._queue:
+            return (most_s,) * len(SLACKS)
+        if now - self._counted_at >= COUNT_EVERY_S:
+            self._counted_at = now
+            self._counted = self._queue.rows_by_slack(now, SLACKS)
+        row_s = self.service.row_s / workers
+        running_s = 0.5 * self._running_rows * row_s
+        before_s = [min(rows * row_s + running_s, most_s) for rows in self._counted]
+        before_s[-1] = most_s
+        return tuple(before_s)
+
     async def infer(
         self, request: InferRequest, *, deadline: float, priority: int = 0
     ) -> tuple[Tensor, ...]:
@@ -177,7 +204,7 @@ class ModelRunner:
         rung = self.ladder.best()
         if rung is None:
             raise self._nothing_left()
-        refused = self._refusal(rung, work, deadline - now)
+        refused = self._refusal(rung, work, deadline, priority, now)
         if refused is not None:
             spare = self._spare(rung, work, deadline - now)
             if spare is None:
@@ -198,7 +225,7 @@ class ModelRunner:
             Tensor(name, self._datatypes[name], array)
             for name, array in zip(work.outputs, answer.arrays, strict=True)
         )
-        return Answered(outputs, answer.rung)
+        return Answered(outputs, answer.rung, alone_s=answer.alone_s)
 
     def fit(self, request: InferRequest) -> Work:
         """Fit a request to the model. Raises InvalidInput naming what does not fit."""
@@ -251,19 +278,26 @@ class ModelRunner:
                 task.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)
 
-    def _refusal(self, rung: Rung, work: Work, slack_s: float) -> Overloaded | None:
+    def _refusal(
+        self, rung: Rung, work: Work, deadline: float, priority: int, now: float
+    ) -> Overloaded | None:
         """Return why a rung cannot compute a request in time. Raises DeadlineExceeded."""
+        slack_s = deadline - now
         is_idle = self._running == 0 and not self._queue
         if slack_s <= 0:
             late = self._late()
             self._failed(late, 0.0)
             raise late
         # What runs counts in full, as if just begun: this bounds the late, not the average.
-        ahead_s = (self._queued_rows + self._running_rows) * rung.service.row_s
+        row_s = rung.service.row_s
+        ahead_s = before_s = (self._queued_rows + self._running_rows) * row_s
         workers = rung.workers(self.options.instances)
-        state = QueueState(len(self._queue), self.options.max_queue, ahead_s, workers)
         rows = min(self.options.max_batch_size, self._queued_rows + work.rows)
         service_s = 0.0 if is_idle else rung.service.estimate(max(rows, work.rows))
+        if self._queue and ahead_s / workers + service_s > slack_s:  # it may pass others
+            before = self._queue.rows_before(self._queue.key_of(priority, now, deadline))
+            before_s = (before + self._running_rows) * row_s
+        state = QueueState(len(self._queue), self.options.max_queue, ahead_s, workers, before_s)
         verdict = admit(state, service_s, slack_s, self.options.max_queue_wait_ms / 1e3)
         if not isinstance(verdict, Refused):
             return None
@@ -296,7 +330,7 @@ class ModelRunner:
             raise
         self._ran(rung, work.rows, computed.timing)
         self.stats.succeeded(time.perf_counter() - began, 0.0, int(self._wall() * 1e3))
-        return Answer(computed.parts[0], rung.name)
+        return Answer(computed.parts[0], rung.name, rung.service.alone(work.rows))
 
     async def _compute_beside(
         self, rung: ProcessorRung, full: Rung, work: Work, deadline: float, now: float
@@ -394,14 +428,16 @@ class ModelRunner:
                 quick_rows = rung.service.quick_rows(head.rows, full)
                 if not quick_rows and is_busy:
                     break
-            if not self._in_time([head.item], now):
+            is_lone = not self._running and len(self._queue) == 1  # it holds nobody up
+            judge = None if is_lone else rung
+            if not self._in_time([head.item], now, judge):
                 self._drop(head, self._late())
                 continue
-            is_lone = head.rows == 1 and rung.service.is_single_due()
-            most = quick_rows or (1 if is_lone else full)
+            is_single = head.rows == 1 and rung.service.is_single_due()
+            most = quick_rows or (1 if is_single else self._most_rows(rung, head, now))
             entries = self._queue.take_batch(head, most)
             self._queued_rows -= sum(entry.rows for entry in entries)
-            jobs = self._in_time([entry.item for entry in entries], now)
+            jobs = self._in_time([entry.item for entry in entries], now, judge)
             if quick_rows and isinstance(rung, ProcessorRung):
                 self._finish_inline(rung, jobs)
                 loop.call_soon(self._pump)  # others come in between
@@ -409,15 +445,32 @@ class ModelRunner:
             self._start(jobs)
         self._check_idle()
 
-    def _in_time(self, jobs: Sequence[Job], now: float) -> list[Job]:
+    def _in_time(self, jobs: Sequence[Job], now: float, rung: Rung | None = None) -> list[Job]:
         """Return those who are still waited for, and tell the others that they are late.
 
-        A loop that was kept busy gets to a batch before it gets to the timers of those in it.
+        A loop that was kept busy gets to a batch before it gets to the timers of those in it. rung:
+        that would compute them; not even undisturbed would it be done with the hopeless in time.
+        Who holds nobody up is not judged: the times are learned by running, and may be wrong.
         """
         for job in jobs:
-            if job.deadline <= now:
+            least_s = 0.0 if rung is None else rung.service.least(job.work.rows)
+            if job.deadline <= now + least_s:
                 self._settle(job, error=self._late())
         return [job for job in jobs if not job.future.done()]
+
+    def _most_rows(self, rung: Rung, head: Entry[Job], now: float) -> int:
+        """Return how large a batch may be that does not make its most urgent request late.
+
+        One that is expected to be late by itself does not hold up the others.
+        """
+        full = self.options.max_batch_size
+        left_s = head.item.deadline - now
+        if rung.service.estimate(head.rows) > left_s:
+            return full
+        rows = full
+        while rows > head.rows and rung.service.estimate(rows) > left_s:
+            rows //= 2
+        return max(rows, head.rows)
 
     def _is_ready(self, head: Entry[Job], now: float) -> bool:
         return (
@@ -463,7 +516,10 @@ class ModelRunner:
     def _record(self, rung: Rung, jobs: Sequence[Job], computed: Computed) -> None:
         self._ran(rung, sum(job.work.rows for job in jobs), computed.timing)
         for job, arrays in zip(jobs, computed.parts, strict=True):
-            self._settle(job, answer=Answer(arrays, rung.name))
+            alone_s = rung.service.alone(job.work.rows)
+            if not alone_s and len(jobs) == 1:
+                alone_s = computed.timing.infer_ns / 1e9
+            self._settle(job, answer=Answer(arrays, rung.name, alone_s))
 
     def _ran(self, rung: Rung, rows: int, timing: Timing) -> None:
         self._ran_at = time.perf_counter()

@@ -73,13 +73,17 @@ class ServiceTimes:
                 most = seconds
         return most
 
-    def lone_row(self) -> float:
-        """Return the seconds that one row takes by itself, once it runs.
+    def lone(self, rows: int) -> float:
+        """Return the seconds that a request takes by itself, once it runs.
 
         On a busy machine a quick model takes many times its work, and so would everything that
         could be done with the request instead; its work is what it compares by.
         """
-        return self.least(1) if self.is_quick(1) else self.estimate(1)
+        return self.least(rows) if self.is_quick(rows) else self.estimate(rows)
+
+    def alone(self, rows: int) -> float:
+        """Return the same where rows are what work depends on, else 0."""
+        return self.lone(rows) if self._has_fixed_rows else 0.0
 
     def is_quick(self, rows: int) -> bool:
         """Tell whether a batch of rows may run on the loop.

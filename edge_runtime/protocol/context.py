@@ -17,6 +17,7 @@ TIMEOUT_HEADER = "prime-spark-timeout-ms"
 SITE_HEADER = "prime-spark-site"
 TIER_HEADER = "prime-spark-tier"
 TRACE_HEADER = "traceparent"
+LOAD_HEADER = "prime-spark-load"  # "1": the answer's parameters are to say how busy the model is
 TIERS = ("edge", "cloud", "colocated")
 
 _TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -32,6 +33,7 @@ def call_context(
     tier: str | None,
     protocol: str,
     trace: str | None = None,
+    load: str | None = None,
 ) -> CallContext:
     """Settle deadline, priority and preferences of a call; shared by REST and gRPC.
 
@@ -61,6 +63,7 @@ def call_context(
         tier=tier,
         protocol=protocol,
         trace=trace if trace is not None and _TRACE.fullmatch(trace) else "",
+        wants_load=load == "1",
     )
 
 

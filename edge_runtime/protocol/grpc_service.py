@@ -45,6 +45,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol import grpc_documents as documents
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.context import (
+    LOAD_HEADER,
     SITE_HEADER,
     TIER_HEADER,
     TIMEOUT_HEADER,
@@ -360,6 +361,7 @@ class GrpcApi:
             tier=metadata.get(TIER_HEADER),
             protocol="grpc",
             trace=metadata.get(TRACE_HEADER),
+            load=metadata.get(LOAD_HEADER),
         )
         if call.remaining_s is None:
             return context

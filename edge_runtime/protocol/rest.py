@@ -47,6 +47,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol import rest_documents as documents
 from edge_runtime.protocol.body import ByteBudget, pack, read_body
 from edge_runtime.protocol.context import (
+    LOAD_HEADER,
     SITE_HEADER,
     TIER_HEADER,
     TIMEOUT_HEADER,
@@ -320,6 +321,7 @@ class RestApi:
             tier=headers.get(TIER_HEADER),
             protocol="http",
             trace=headers.get(TRACE_HEADER),
+            load=headers.get(LOAD_HEADER),
         )
 
     async def _repository_call(self, request: Request) -> tuple[CallContext, Parameters]:

@@ -39,6 +39,7 @@ SERVER_EXTENSIONS = (
 TARGET_PARAMETER: Final = "prime_spark_target"
 REASON_PARAMETER: Final = "prime_spark_reason"
 RUNG_PARAMETER: Final = "prime_spark_rung"
+LOAD_PARAMETER: Final = "prime_spark_load"  # JSON: `LoadReport`, and `alone_s` of this request
 AGE_PARAMETER: Final = "prime_spark_age_ms"  # of an answer that was computed before
 
 
@@ -67,7 +68,8 @@ class CallContext:
 
     deadline: on the clock of `asyncio` (monotonic seconds); priority: lower runs sooner,
     0 when unset; origin_site: where the caller is, if it said so; tier: `edge`, `cloud` or
-    `colocated` when the caller insists, else None; trace: a W3C `traceparent`, empty without one.
+    `colocated` when the caller insists, else None; trace: a W3C `traceparent`, empty without one;
+    wants_load: the answer is to say how busy the model is.
     """
 
     principal: Principal
@@ -77,6 +79,7 @@ class CallContext:
     tier: str | None = None
     protocol: str = "http"
     trace: str = ""
+    wants_load: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -163,7 +163,7 @@ class RemoteTarget:
         way_s = max(0.0, now - began - reply.taken_s)
         self._rtt_s += _RTT_SMOOTHING * (way_s - self._rtt_s)
         report = reported_load(reply)
-        load = None if report is None else report.for_routing()
+        load = None if report is None else report.for_routing(reply.alone_s)
         at = now - 0.5 * way_s
         try:
             found = decode_reply(reply)
@@ -360,7 +360,8 @@ class LocalTarget:
             table.ended(sent)
             raise
         now = self._clock()
-        table.answered(sent, now, None, now)
+        load = self._engine.load_of((request.model, version))
+        table.answered(sent, now, load.for_routing(found.alone_s) if load else None, now)
         return found
 
     @property
@@ -440,6 +441,9 @@ def _mean(loads: Sequence[LoadReport]) -> LoadReport:
         row_s=sum(load.row_s for load in loads) / count**2,
         busy=sum(load.busy for load in loads) / count,
         idle_s=min(load.idle_s for load in loads),
+        ahead_s=tuple(
+            sum(waits) / count for waits in zip(*(load.waits for load in loads), strict=True)
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Priority is strict inside a window, waiting makes up for it, and the order never changes."""
+"""Deadlines order, priority is strict for a while, waiting makes up for it, the order stays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from math import floor, inf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policies.aging import AGING_S, MAX_LEVEL, Urgency, urgency
+from policies.aging import GRACE_S, MAX_LEVEL, PATIENCE_S, STEP_S, Urgency, level, urgency
 
 MAX_PRIORITY = 2**32 - 1
 priorities = st.one_of(st.integers(0, 9), st.integers(0, MAX_PRIORITY), st.integers(0, 2**40))
-deadlines = st.one_of(st.just(inf), st.floats(-1e9, 1e9), st.sampled_from([1.0, 2.0]))
-starts = st.sampled_from([0.0, -0.1, -1e6, 86_400.0, 1e9, 2.0**53, -(2.0**60), 1e300])
-moments = st.builds(float.__add__, starts, st.floats(0.0, 12.0))
-service_times = st.integers(4, 512).map(lambda n: n / 1024)  # sums of them are exact
+starts = st.sampled_from([0.0, -0.125, -1e6, 86_400.0, 2.0**30])
+
+
+def ticks(least_s: float, most_s: float) -> st.SearchStrategy[float]:
+    """Give times whose sums are exact."""
+    return st.integers(round(least_s * 1024), round(most_s * 1024)).map(lambda n: n / 1024)
+
+
+leeway = st.one_of(st.just(inf), st.just(0.5), ticks(-2.0, 4.0))  # to the deadline, on arrival
+service_times = ticks(4 / 1024, 0.5)
 
 
 @dataclass(frozen=True)
@@ -34,38 +40,36 @@ class Waiting:
     @property
     def bound_s(self) -> float:
         """How much later one may come who overtakes it."""
-        return (level_of(self.priority) + 1) * AGING_S
+        return (level_of(self.priority) + 1) * STEP_S
 
 
 def level_of(priority: int) -> int:
-    return min(MAX_LEVEL, len(f"{priority:b}") if priority else 0)
-
-
-def window_of(moment: float) -> int:
-    return floor(moment / AGING_S)
+    """Count digits, as one would by hand."""
+    return priority if priority < 8 else min(MAX_LEVEL, len(f"{priority:b}") + 4)
 
 
 def rank_at(
     now: float, priority: int, queued_at: float, deadline: float, arrival: int
-) -> tuple[int, int, float, int]:
-    """Return the order by definition: a level less for each window that began meanwhile."""
-    aged = level_of(priority) - (window_of(now) - window_of(queued_at))
-    return aged, priority, deadline, arrival
+) -> tuple[float, int, int]:
+    """Return the order by definition: what is left of the patience with it, and its steps."""
+    waited_s = now - queued_at
+    left_s = max(0.0, min(deadline, queued_at + PATIENCE_S) - queued_at) - waited_s
+    return left_s + level_of(priority) * STEP_S, priority, arrival
 
 
 @st.composite
 def queues(draw: st.DrawFn, spread_s: float = 12.0) -> list[Waiting]:
     """Requests in the order they came, with a clock that may be anywhere."""
     start = draw(starts)
-    offsets = sorted(draw(st.lists(st.floats(0.0, spread_s), min_size=2, max_size=12)))
+    offsets = sorted(draw(st.lists(ticks(0.0, spread_s), min_size=2, max_size=12)))
     return [
-        Waiting(draw(priorities), start + offset, draw(deadlines), arrival)
+        Waiting(draw(priorities), start + offset, start + offset + draw(leeway), arrival)
         for arrival, offset in enumerate(offsets)
     ]
 
 
 @settings(max_examples=200)
-@given(queues(), st.floats(0.0, 1e6))
+@given(queues(), ticks(0.0, 1e5))
 def test_the_order_on_arrival_is_the_order_by_definition_at_any_time(
     queue: list[Waiting], later_s: float
 ) -> None:
@@ -77,53 +81,69 @@ def test_the_order_on_arrival_is_the_order_by_definition_at_any_time(
 
 
 @settings(max_examples=200)
-@given(queues(spread_s=AGING_S / 4))
-def test_inside_a_window_it_is_priority_then_deadline_then_arrival(queue: list[Waiting]) -> None:
-    window = window_of(queue[0].queued_at)
-    together = [request for request in queue if window_of(request.queued_at) == window]
-    assert sorted(together, key=lambda request: request.urgency) == sorted(
-        together, key=lambda request: (request.priority, request.deadline, request.arrival)
+@given(queues(spread_s=2.0), priorities)
+def test_of_one_priority_the_earlier_deadline_is_first_whenever_it_came(
+    queue: list[Waiting], priority: int
+) -> None:
+    hasty = [
+        Waiting(priority, r.queued_at, r.deadline, r.arrival)
+        for r in queue
+        if 0.0 <= r.deadline - r.queued_at <= PATIENCE_S
+    ]
+    assert sorted(hasty, key=lambda request: request.urgency) == sorted(
+        hasty, key=lambda request: (request.deadline, request.arrival)
     )
 
 
 @settings(max_examples=200)
-@given(priorities, moments, deadlines, priorities, deadlines, st.floats(0.0, 100.0))
-@example(MAX_PRIORITY, 0.2, inf, 0, -inf, 0.0)
-@example(1, -0.001, inf, 0, -inf, 0.0)
+@given(queues(), priorities)
+def test_who_is_in_no_hurry_goes_by_arrival(queue: list[Waiting], priority: int) -> None:
+    patient = [Waiting(priority, r.queued_at, r.queued_at + 9.0, r.arrival) for r in queue]
+    assert sorted(patient, key=lambda request: request.urgency) == patient
+
+
+@settings(max_examples=200)
+@given(priorities, starts, leeway, priorities, leeway, ticks(0.0, 100.0))
+@example(MAX_PRIORITY, 0.25, inf, 0, -2.0, 0.0)
+@example(1, -0.125, inf, 0, -2.0, 0.0)
 def test_nobody_is_overtaken_by_who_comes_a_bounded_time_later(
     priority: int,
     queued_at: float,
-    deadline: float,
+    left_s: float,
     other_priority: int,
-    other_deadline: float,
+    other_left_s: float,
     more_s: float,
 ) -> None:
-    first = Waiting(priority, queued_at, deadline, 1)
-    other = Waiting(other_priority, queued_at + first.bound_s + more_s, other_deadline, 2)
-    if other.queued_at - queued_at >= first.bound_s:  # not so where floats are seconds apart
-        assert first.urgency < other.urgency
-    assert first.bound_s <= 33 * AGING_S < 10.0
+    first = Waiting(priority, queued_at, queued_at + left_s, 1)
+    came_at = queued_at + first.bound_s + more_s
+    other = Waiting(other_priority, came_at, came_at + other_left_s, 2)
+    assert first.urgency < other.urgency
+    assert first.bound_s <= (MAX_LEVEL + 1) * STEP_S < 60.0
 
 
 @settings(max_examples=200)
 @given(queues())
-def test_a_lower_priority_never_passes_a_higher_one_that_came_in_its_window_or_before(
+def test_a_higher_level_never_passes_a_lower_one_that_came_before_or_just_after_it(
     queue: list[Waiting],
 ) -> None:
     for higher in queue:
         for lower in queue:
-            if higher.priority < lower.priority and (
-                window_of(higher.queued_at) <= window_of(lower.queued_at)
+            if (
+                level_of(lower.priority) < level_of(higher.priority)
+                and lower.queued_at < higher.queued_at + GRACE_S
             ):
-                assert higher.urgency < lower.urgency
+                assert lower.urgency < higher.urgency
 
 
-def test_a_level_is_worth_exactly_one_window() -> None:
+def test_a_level_is_worth_exactly_one_step() -> None:
     """Aging is no quicker than it says, so that priority means something."""
-    for priority, level in ((1, 1), (2, 2), (3, 2), (4, 3), (MAX_PRIORITY, 32), (2**70, 32)):
-        old = urgency(priority, 0.0, 0.0, 1)
-        assert urgency(0, level * AGING_S, inf, 2) < old
-        assert urgency(0, (level + 1) * AGING_S, -inf, 2) > old
+    levels = ((1, 1), (2, 2), (3, 3), (7, 7), (8, 8), (15, 8), (16, 9), (MAX_PRIORITY, 36))
+    for priority, steps in (*levels, (2**70, 36)):
+        assert level(priority) == steps
+        old = urgency(priority, 0.0, inf, 1)
+        assert urgency(0, steps * STEP_S, PATIENCE_S + steps * STEP_S - 0.001, 2) < old
+        assert urgency(0, steps * STEP_S, inf, 2) < old
+        assert urgency(0, steps * STEP_S + 0.001, inf, 2) > old
 
 
 # A server that runs one request at a time, the most urgent first.
@@ -149,23 +169,21 @@ def served(
 
 @settings(max_examples=100)
 @given(queues(), service_times)
-def test_who_is_served_leaves_nobody_of_its_window_or_before_waiting_with_a_higher_priority(
+def test_who_is_served_leaves_nobody_waiting_of_a_lower_level_who_came_before_it(
     queue: list[Waiting], service_s: float
 ) -> None:
     for first, waiting in served(queue, service_s):
         for other in waiting:
-            if window_of(other.queued_at) <= window_of(first.queued_at):
-                assert first.priority <= other.priority
-            if window_of(other.queued_at) == window_of(first.queued_at):
-                assert (first.priority, first.deadline) <= (other.priority, other.deadline)
+            if other.queued_at <= first.queued_at:
+                assert level_of(first.priority) <= level_of(other.priority)
 
 
 @settings(max_examples=60)
 @given(
     st.one_of(st.just(MAX_PRIORITY), priorities),
-    st.integers(0, 2048).map(lambda n: n / 1024 - 1.0),
+    ticks(-1.0, 1.0),
     st.integers(1, 6),
-    service_times,
+    ticks(32 / 1024, 0.5),
 )
 def test_callers_who_always_have_another_urgent_request_starve_nobody(
     priority: int, queued_at: float, callers: int, service_s: float

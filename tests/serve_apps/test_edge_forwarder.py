@@ -16,9 +16,10 @@ from edge_runtime.engine import ModelOptions, ModelSource
 from edge_runtime.errors import Unavailable
 from edge_runtime.packages import Incoming
 from edge_runtime.protocol.service import Limits
+from policies.routing.types import SLACKS
 from serve_apps.edge_forwarder import RuntimeOfNode
 from serve_apps.model_sync import ModelSync
-from serve_apps.wire import Call, decode_reply, encode_call
+from serve_apps.wire import Call, decode_reply, encode_call, reported_load
 from tests.edge_process import EdgeProcess
 from tests.serve_apps.registered import mlp_request, register, serve
 
@@ -76,7 +77,11 @@ async def test_what_the_table_places_on_the_edge_is_on_the_node_s_disk_and_answe
     assert (found.rung, found.age_s) == ("cpu-fp32", 0.0)
     assert scores.shape == (1, 3)
     assert np.isfinite(scores.data).all()
-    assert reply.load is not None
+    load = reported_load(reply)
+    assert load is not None
+    assert load.idle_s < 20.0  # of the box after this answer, not when it was asked how it is
+    assert len(load.ahead_s) == len(SLACKS)
+    assert reply.alone_s > 0.0
     (mlp,) = (s for s in await runtime.statistics() if s.name == "mlp")
     assert mlp.success.count == 1
 

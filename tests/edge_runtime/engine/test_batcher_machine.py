@@ -38,7 +38,7 @@ from edge_runtime.engine.times import ServiceTimes
 from edge_runtime.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from edge_runtime.protocol.types import Array, InferRequest, Tensor
 from policies.admission import QueueState, Refused, admit
-from policies.aging import AGING_S
+from policies.aging import GRACE_S, MAX_LEVEL, STEP_S
 from tests.clock import Clock
 from tests.edge_runtime.engine.gate import SIGNATURE, Floats, doubled
 from tests.policies.test_aging import MAX_PRIORITY, rank_at
@@ -46,7 +46,7 @@ from tests.policies.test_aging import MAX_PRIORITY, rank_at
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 P = ParamSpec("P")
-STARVED_S = 33 * AGING_S  # nobody is overtaken by who comes so much later
+STARVED_S = (MAX_LEVEL + 1) * STEP_S  # nobody is overtaken by who comes so much later
 
 
 # A world that stands still. Its times are of few binary digits, so that sums of them are exact.
@@ -158,8 +158,16 @@ class FixedTimes(ServiceTimes):
     def estimate(self, rows: int) -> float:
         return rows * self.row_s
 
+    def least(self, rows: int) -> float:
+        return least_s(rows, self.row_s)
+
     def is_quick(self, rows: int) -> bool:
         return rows <= self._quick
+
+
+def least_s(rows: int, row_s: float) -> float:
+    """Return what an undisturbed run takes: half of what is expected."""
+    return rows * row_s / 2
 
 
 # The model
@@ -395,6 +403,18 @@ class Bench:
             return self.setup.depth
         return self.setup.instances
 
+    def is_hopeless(self, asked: Asked, now: float) -> bool:
+        """Tell whether not even an undisturbed run would be in time."""
+        return asked.deadline <= now + least_s(asked.rows, self.setup.row_s)
+
+    def most_rows(self, head: Asked, now: float) -> int:
+        """Return how large a batch may be that does not make its first late."""
+        rows, row_s = self.setup.max_batch_size, self.setup.row_s
+        if now + head.rows * row_s <= head.deadline:
+            while rows > head.rows and now + rows * row_s > head.deadline:
+                rows //= 2
+        return max(rows, head.rows)
+
     def is_ready(self, width: int, waiting: Sequence[Asked]) -> bool:
         """Tell whether a bucket need not wait for more."""
         mine = [asked for asked in waiting if asked.width == width]
@@ -416,7 +436,7 @@ class Bench:
     ) -> Asked:
         self.settle()
         now = self.clock()
-        refusal = self.refusal(rows, now + seconds - now)
+        refusal = self.refusal(rows, priority, now + seconds - now)
         asked = Asked(len(self.asked), width, rows, priority, now, now + seconds, is_bad, refusal)
         request = InferRequest("m", None, (Tensor("x", "FP32", asked.x),))
         answer = self.runner.answer(request, deadline=asked.deadline, priority=priority)
@@ -427,7 +447,7 @@ class Bench:
         self.settle()
         return asked
 
-    def refusal(self, rows: int, slack_s: float) -> type[Exception] | None:
+    def refusal(self, rows: int, priority: int, slack_s: float) -> type[Exception] | None:
         if self.closing is not None or not self.workers:
             return Unavailable
         if slack_s <= 0:
@@ -436,8 +456,15 @@ class Bench:
         queued = sum(asked.rows for asked in waiting)
         running = sum(asked.rows for batch in going for asked in batch.members)
         row_s = self.setup.row_s
+        now = self.clock()
+        mine = rank_at(now, priority, now, now + slack_s, len(self.asked))
+        before = sum(asked.rows for asked in waiting if asked.rank(now) < mine)
         state = QueueState(
-            len(waiting), self.setup.max_queue, (queued + running) * row_s, self.workers
+            len(waiting),
+            self.setup.max_queue,
+            (queued + running) * row_s,
+            self.workers,
+            (before + running) * row_s,
         )
         batch_s = max(min(self.setup.max_batch_size, queued + rows), rows) * row_s
         found = admit(state, batch_s if waiting or going else 0.0, slack_s, 1.0)
@@ -592,7 +619,10 @@ class Bench:
         waiting = [
             asked for asked in self.waiting if asked.deadline > now and not asked.is_cancelled
         ]
-        left = [asked for asked in waiting if asked not in members]
+        hopeless = [asked for asked in waiting if self.is_hopeless(asked, now)]
+        is_lone = is_inline or not self.going  # nobody is held up
+        assert is_lone or not set(hopeless) & set(members), "computed in vain"
+        left = [asked for asked in waiting if asked not in members and asked not in hopeless]
         ranks = [asked.rank(now) for asked in members]
         assert ranks == sorted(ranks)
         for other in left:
@@ -617,8 +647,9 @@ class Bench:
             mine = [asked for asked in left if asked.width == width]
             if mine and not setup.quick:
                 following = min(mine, key=lambda asked: asked.rank(now))
-                rows = sum(asked.rows for asked in (*members, following))
-                assert rows > setup.max_batch_size, "one more would have fitted"
+                told = [asked for asked in hopeless if asked.width == width]
+                rows = sum(asked.rows for asked in (*members, following, *told))
+                assert rows > self.most_rows(members[0], now), "one more would have fitted"
 
     def end(self, asked: Asked) -> None:
         """A request has ended: as it may, when it may, and for the first time."""
@@ -640,7 +671,7 @@ class Bench:
             case None:
                 self.check_answer(asked, asked.task.result())
             case DeadlineExceeded():
-                assert self.clock() >= asked.deadline
+                assert self.is_hopeless(asked, self.clock())
             case InvalidInput():
                 assert asked.is_bad
                 assert asked.last is not None
@@ -816,11 +847,11 @@ class BatcherMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject, settles: bool) -> None:
         self.bench.cancel(data.draw(st.sampled_from(self.bench.pending)), settles=settles)
 
-    @rule(seconds=st.sampled_from([0.0625, 0.125, AGING_S, 1.0, 10.0]))
+    @rule(seconds=st.sampled_from([0.0625, 0.125, GRACE_S, 1.0, 10.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.bench.pass_time(seconds)
 
-    @rule(seconds=st.sampled_from([0.0625, 0.125, AGING_S, 1.0]))
+    @rule(seconds=st.sampled_from([0.0625, 0.125, GRACE_S, 1.0]))
     def keep_the_loop_busy(self, seconds: float) -> None:
         self.bench.be_late(seconds)
 

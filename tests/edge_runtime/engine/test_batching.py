@@ -14,7 +14,7 @@ import pytest
 from edge_runtime.engine.rungs import Ladder, ProcessorRung
 from edge_runtime.engine.runner import ModelOptions, ModelRunner
 from edge_runtime.errors import InvalidInput
-from edge_runtime.protocol.types import RequestedOutput, Signature, Tensor, TensorSpec
+from edge_runtime.protocol.types import InferRequest, RequestedOutput, Signature, Tensor, TensorSpec
 from tests.edge_runtime.engine.conftest import Serve
 from tests.edge_runtime.engine.gate import Floats, GateBackend, doubled, later, request, until
 
@@ -86,7 +86,32 @@ async def test_the_most_urgent_request_goes_first(serve: Serve) -> None:
     await until(lambda: runner.queued == 3)
     backend.gate.set()
     await asyncio.gather(*tasks)
-    assert [float(x[0, 0]) for x in backend.inputs] == [0.0, 3.0, 2.0, 1.0]
+    assert [float(x[0, 0]) for x in backend.inputs] == [0.0, 2.0, 3.0, 1.0]
+
+
+async def test_who_is_in_a_hurry_is_told_of_a_shorter_wait_and_passes_others(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend, max_batch_size=1)
+    tasks = [await busy(runner, backend)]
+    runner.service.saw(1, 0.0625)
+    row_s = runner.service.row_s
+    tasks += [ask(runner, [value], seconds=50.0) for value in (1.0, 2.0, 3.0)]
+    await until(lambda: runner.queued == 3)
+    hasty, *_, patient = runner.wait_s(asyncio.get_running_loop().time())
+    assert (hasty, patient) == pytest.approx((0.5 * row_s, 3.5 * row_s))
+    tasks.append(ask(runner, [4.0], seconds=0.9))
+    await until(lambda: runner.queued == 4)
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    assert [float(x[0, 0]) for x in backend.inputs] == [0.0, 4.0, 1.0, 2.0, 3.0]
+
+
+async def test_an_answer_says_what_its_request_takes_alone(serve: Serve) -> None:
+    backend = GateBackend(signature=FIXED_ROWS)
+    runner = serve(backend)
+    rows = Tensor("x", "FP32", np.ones((4, 1), np.float32))
+    found = await runner.answer(InferRequest("m", None, (rows,)), deadline=later())
+    assert found.alone_s == runner.service.lone(4) > 0.0
 
 
 async def test_an_incomplete_batch_waits_for_more_and_starts_when_it_is_full(
@@ -236,7 +261,7 @@ async def test_a_fast_model_stays_on_the_loop_of_a_machine_that_is_short_of_time
     runner.service.saw(1, 1e-5)
     for _ in range(50):
         runner.service.saw(1, 0.05, thread_s=1e-5)  # it waited for processor and lock
-    assert runner.service.lone_row() < 1e-4
+    assert runner.service.lone(1) < 1e-4
     await runner.infer(request([1.0]), deadline=later())
     assert where(backend) == ["MainThread"]
 

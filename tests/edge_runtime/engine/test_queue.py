@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from edge_runtime.engine.queue import Entry, RequestQueue
-from policies.aging import AGING_S
+from policies.aging import GRACE_S, PATIENCE_S, STEP_S
 from tests.policies.test_aging import MAX_PRIORITY, rank_at
 
 CAPACITY = 12
@@ -42,8 +42,11 @@ class Slow:
     def sorted(self, bucket: str | None = None) -> list[Item]:
         return sorted(
             (item for item in self.waiting if bucket in (None, item.bucket)),
-            key=lambda i: rank_at(self.now, i.priority, i.queued_at, i.deadline, i.arrival),
+            key=self.rank,
         )
+
+    def rank(self, item: Item) -> tuple[float, int, int]:
+        return rank_at(self.now, item.priority, item.queued_at, item.deadline, item.arrival)
 
     def take_batch(self, bucket: str, max_rows: int) -> list[Item]:
         taken: list[Item] = []
@@ -59,7 +62,7 @@ PUSHES = st.tuples(
     st.sampled_from("aabc"),
     st.integers(1, 5),
     st.sampled_from([0, 1, 2, 3, 9, MAX_PRIORITY]),
-    st.sampled_from([1.0, 2.0, inf]),
+    st.sampled_from([0.125, 0.5, 2.0, inf]),
 )
 
 
@@ -72,11 +75,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.slow = Slow()
         self.entries: list[Entry[Item]] = []
 
-    @initialize(now=st.sampled_from([0.0, -1.1, 86_400.2]))
+    @initialize(now=st.sampled_from([0.0, -1.125, 86_400.25]))
     def start(self, now: float) -> None:
         self.slow.now = now
 
-    @rule(seconds=st.sampled_from([0.01, 0.1, AGING_S, 0.6, 40 * AGING_S]))
+    @rule(seconds=st.sampled_from([0.0625, 0.125, GRACE_S, 0.75, 40 * STEP_S]))
     def wait(self, seconds: float) -> None:
         self.slow.now += seconds
 
@@ -87,6 +90,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def push_one(self, bucket: str, rows: int, priority: int, deadline: float) -> None:
         now, is_full = self.slow.now, len(self.slow.waiting) == CAPACITY
+        deadline += now
         item = Item(bucket, rows, priority, now, deadline, len(self.entries))
         assert self.queue.is_full == is_full
         with pytest.raises(IndexError) if is_full else nullcontext():
@@ -134,6 +138,19 @@ class QueueMachine(RuleBasedStateMachine):
         assert head is not None
         rows = sum(item.rows for item in self.slow.sorted(head.item.bucket))
         assert min(limit, self.queue.rows_behind(head, limit)) == min(limit, rows)
+
+    @rule(priority=st.sampled_from([0, 1, 9]), left_s=st.sampled_from([0.0, 0.25, 0.75, inf]))
+    def rows_before(self, priority: int, left_s: float) -> None:
+        now = self.slow.now
+        mine = rank_at(now, priority, now, now + left_s, 1 << 40)
+        before = [i for i in self.slow.waiting if self.slow.rank(i) < mine]
+        key = self.queue.key_of(priority, now, now + left_s)
+        assert self.queue.rows_before(key) == sum(item.rows for item in before)
+        if priority == 0 and left_s <= PATIENCE_S:
+            assert self.queue.rows_by_slack(now, (left_s, inf)) == [
+                sum(item.rows for item in before),
+                sum(item.rows for item in self.slow.waiting),
+            ]
 
     @invariant()
     def it_is_as_the_slow_one(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from edge_runtime.engine import Answered
 from edge_runtime.errors import InvalidInput, Overloaded
 from policies.routing import Request
+from policies.routing.types import SLACKS
 from serve_apps.gateway.targets import (
     CALLS,
     FRESH_S,
@@ -107,6 +108,16 @@ async def test_an_answer_brings_outputs_and_the_load_of_the_replica(
     assert y.data.tolist() == [[2.0, 4.0]]
     assert target.view(KEY).ahead_s[-1] == 0.5
     assert target.view(KEY).heard_at >= before + 1.0
+
+
+async def test_the_waits_of_replicas_are_averaged_by_hurry(
+    target: RemoteTarget, place: Place
+) -> None:
+    steps = tuple(0.125 * n for n in range(len(SLACKS)))
+    loads = (replace(IDLE, wait_s=steps[-1], ahead_s=steps), replace(IDLE, wait_s=0.5))
+    place.reports = [report(load) for load in loads]
+    await target.probe()
+    assert target.view(KEY).ahead_s == tuple((step + 0.5) / 2 for step in steps)
 
 
 async def test_requests_are_outstanding_until_they_end_in_whatever_way(
