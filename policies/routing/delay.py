@@ -11,7 +11,6 @@ report that is too old to say anything is replaced by what this router itself is
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from typing import Final
 
 from policies.routing.lateness import corrected
@@ -50,7 +49,7 @@ def expected_delay(target: Target, request: Request, now: float) -> float:
 
 
 def with_work(
-    ahead_s: Sequence[float], gone_s: float, slack_s: float, work_s: float
+    ahead_s: tuple[float, ...], gone_s: float, slack_s: float, work_s: float
 ) -> tuple[float, ...]:
     """Return the work ahead with one more request.
 
@@ -60,7 +59,5 @@ def with_work(
     nothing left to do meanwhile is as if it had worked until then.
     """
     behind = bisect_left(SLACKS, slack_s + gone_s)
-    return tuple(
-        (seconds if seconds > gone_s else gone_s) + work_s if index >= behind else seconds
-        for index, seconds in enumerate(ahead_s)
-    )
+    later_s = [(seconds if seconds > gone_s else gone_s) + work_s for seconds in ahead_s[behind:]]
+    return (*ahead_s[:behind], *later_s)
