@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from load.simulator.run import Rule
-from policies.routing import Objective, choose
+from policies.routing import Objective, Rule, choose
 from policies.routing.classical import RULES
 
 

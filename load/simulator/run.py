@@ -22,14 +22,12 @@ from policies.routing import (
     Decision,
     Load,
     Objective,
-    Outcome,
     Request,
     RoutingTable,
+    Rule,
     Target,
 )
 from policies.routing.sizes import bucket
-
-Rule = Callable[[Request, RoutingTable, float], Outcome]
 
 MOST_ATTEMPTS: Final = 3
 CHECK_S: Final = 0.25

@@ -1,6 +1,7 @@
 """Where a request should run: values (`types`), knowledge (`table`) and decisions (`utility`)."""
 
-from policies.routing.table import RoutingTable, Sent
+from policies.routing.deciding import RULES, decide
+from policies.routing.table import RoutingTable, Rule, Sent
 from policies.routing.types import (
     Decision,
     Hopeless,
@@ -15,6 +16,7 @@ from policies.routing.types import (
 from policies.routing.utility import WEIGHTS, Weights, choose
 
 __all__ = [
+    "RULES",
     "WEIGHTS",
     "Decision",
     "Hopeless",
@@ -24,9 +26,11 @@ __all__ = [
     "Outcome",
     "Request",
     "RoutingTable",
+    "Rule",
     "Sent",
     "Target",
     "Verdict",
     "Weights",
     "choose",
+    "decide",
 ]

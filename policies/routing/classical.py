@@ -19,10 +19,9 @@ from typing import Final
 
 from policies.routing.delay import expected_delay
 from policies.routing.filters import EJECTED, SILENT, ruled_out
-from policies.routing.table import RoutingTable, moving_peak
+from policies.routing.table import RoutingTable, Rule, moving_peak
 from policies.routing.types import Decision, NoTarget, Outcome, Request, Target, Verdict
 
-Rule = Callable[[Request, RoutingTable, float], Outcome]
 Pick = Callable[[Request, Sequence[Target], float], int]
 
 BY_RULE: Final = "by_rule"  # the reason of a choice that asks for no deadline and no price

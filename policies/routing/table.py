@@ -13,7 +13,7 @@ what the place said, less what has drained since, plus our own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from policies.routing.columns import Columns
@@ -29,7 +29,16 @@ from policies.routing.lateness import (
 )
 from policies.routing.reliability import Line, Reliability
 from policies.routing.sizes import SizeModel
-from policies.routing.types import NO_WORK, OBJECTIVES, Decision, Load, Objective, Request, Target
+from policies.routing.types import (
+    NO_WORK,
+    OBJECTIVES,
+    Decision,
+    Load,
+    Objective,
+    Outcome,
+    Request,
+    Target,
+)
 
 LOOP: Final = 40  # targets; with more, arrays are quicker than a loop over values
 PEAK_S: Final = 10.0  # decay of the moving peak (Finagle's default)
@@ -276,6 +285,9 @@ class RoutingTable:
         self._pooled.add(wrong, now)
         found = learned.errors if len(learned.errors) >= ENOUGH else self._pooled
         return {"errors": found.frozen(), "bias": found.median}
+
+
+Rule = Callable[[Request, RoutingTable, float], Outcome]  # the last is the time
 
 
 def _smoothed(mean_s: float, measured_s: float) -> float:

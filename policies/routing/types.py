@@ -97,7 +97,8 @@ class Request(NamedTuple):
     slack_s: time to its deadline; bucket: of its size (`sizes.bucket`); moved_bytes: request and
     answer together; tiers: where the model is placed, anywhere when None; tier: where the caller
     insists; origin_site: where it comes from; zones: where
-    its data may go, anywhere when None; excluded: targets that were tried already.
+    its data may go, anywhere when None; excluded: targets that were tried already; session: what it
+    belongs to, if its caller wants to be kept at one place.
 
     draw: 64 random bits, which settle whatever a rule draws, so that a decision can be repeated;
     turn: how many requests this router has had before.
@@ -113,6 +114,7 @@ class Request(NamedTuple):
     tenant: str = ""
     zones: frozenset[str] | None = None
     excluded: frozenset[str] = frozenset()
+    session: str = ""
     draw: int = 0
     turn: int = 0
 
@@ -178,5 +180,7 @@ REASONS: Final = (
     "least_cost",  # dearer ones would be faster, none of them worth its price
     "least_expected",  # the shortest expected delay
     "least_late",  # none is expected to meet the deadline; the least bad
+    "session",  # where the others of its session are
+    "by_rule",  # of a classical rule, which asks for no deadline and no price
     "last_resort",  # only silent or ejected targets were left: slow is likelier than dead
 )

@@ -39,7 +39,7 @@ from policies.routing.columns import Columns
 from policies.routing.delay import wait_s
 from policies.routing.filters import EJECTED, SILENT, ruled_out
 from policies.routing.lateness import corrected, late_share
-from policies.routing.reliability import corrected_share
+from policies.routing.reliability import Line, corrected_share
 from policies.routing.table import RoutingTable
 from policies.routing.types import (
     Decision,
@@ -136,30 +136,38 @@ def _look(
 
     Second are the expected seconds without the correction by the usual error.
     """
-    bucket, slack_s, moved = request.bucket, request.slack_s, request.moved_bytes
-    origin_site = request.origin_site
     verdicts: list[Verdict] = []
     plain: list[float] = []
     candidates: list[int] = []
     spares: list[int] = []
-    line = table.reliability(slack_s)
+    line = table.reliability(request.slack_s)
     for index, target in enumerate(table.targets):
-        rule = ruled_out(request, target)
-        rtt_s, service_s = target.rtt_s, target.service_s
-        work_s = service_s * target.sizes[bucket] if target.sizes else service_s
-        there_s = wait_s(target, slack_s - rtt_s, now) + work_s
-        expected_s = rtt_s + corrected(target.bias, there_s, service_s)
-        late = corrected_share(line, late_share(target.errors, there_s, service_s, slack_s - rtt_s))
-        usd = target.usd + target.usd_per_s * work_s
-        if target.site != origin_site:
-            usd += target.usd_per_byte * moved
-        verdicts.append(Verdict(target.name, expected_s, rule, late, usd))
-        plain.append(rtt_s + there_s)
-        if rule is None:
+        verdict, plain_s = look(request, target, line, now)
+        verdicts.append(verdict)
+        plain.append(plain_s)
+        if verdict.ruled_out is None:
             candidates.append(index)
-        elif rule in (SILENT, EJECTED):
+        elif verdict.ruled_out in (SILENT, EJECTED):
             spares.append(index)
     return tuple(verdicts), plain, candidates, spares
+
+
+def look(request: Request, target: Target, line: Line, now: float) -> tuple[Verdict, float]:
+    """Return what is found of a target, and expected seconds without the usual error's correction.
+
+    line: what shares of past errors are put through (`RoutingTable.reliability`).
+    """
+    rtt_s, service_s = target.rtt_s, target.service_s
+    left_s = request.slack_s - rtt_s
+    work_s = service_s * target.sizes[request.bucket] if target.sizes else service_s
+    there_s = wait_s(target, left_s, now) + work_s
+    expected_s = rtt_s + corrected(target.bias, there_s, service_s)
+    late = corrected_share(line, late_share(target.errors, there_s, service_s, left_s))
+    usd = target.usd + target.usd_per_s * work_s
+    if target.site != request.origin_site:
+        usd += target.usd_per_byte * request.moved_bytes
+    verdict = Verdict(target.name, expected_s, ruled_out(request, target), late, usd)
+    return verdict, rtt_s + there_s
 
 
 def _cheapest(
