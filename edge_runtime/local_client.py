@@ -1,4 +1,4 @@
-"""Asking the edge runtime of this box over its Unix socket, without a client library."""
+"""Asking a process of this box over its Unix socket, without a client library."""
 
 from __future__ import annotations
 
@@ -36,32 +36,38 @@ def ask(
     *,
     timeout_s: float = TIMEOUT_S,
     expected: tuple[int, ...] = (200,),
+    token: str = "",
+    who: str = "edge runtime",
 ) -> Any:
     """Send a request; return the JSON document of the answer, None when it has no body.
 
+    token: a credential, where the socket alone is none; who: is asked, for what is said of it.
     Raises NotRunning, Unavailable when it does not answer in time, NotFound, or PrimeSparkError
     with what was refused.
     """
     connection = _UnixConnection(path, timeout_s)
     try:
         content = None if body is None else json.dumps(body)
-        connection.request(method, route, content, {"content-type": "application/json"})
+        headers = {"content-type": "application/json"}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        connection.request(method, route, content, headers)
         answer = connection.getresponse()
         text = answer.read()
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunning(
-            "no edge runtime runs here",
+            f"no {who} runs here",
             hint="start it with `prime-spark edge run`",
             details={"reason": "nobody"},
         ) from None
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"the edge runtime does not answer: {error or type(error)}") from None
+        raise Unavailable(f"the {who} does not answer: {error or type(error)}") from None
     finally:
         connection.close()
     try:
         document: Any = json.loads(text) if text else None
     except ValueError:
-        raise Unavailable("what answers is no edge runtime") from None
+        raise Unavailable(f"what answers is no {who}") from None
     if answer.status in expected:
         return document
     found = document if isinstance(document, dict) else {}

@@ -51,11 +51,16 @@ class DecisionLog:
         self._records.append(record)
 
     def read(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return the newest records first, as JSON values. query: `limit` (1 to capacity)."""
+        """Return the newest records first, as JSON values.
+
+        query: `limit` (1 to capacity), `id` of a request: then those of its attempts only.
+        """
         limit = query.get("limit", "100")
         if not (limit.isascii() and limit.isdigit() and len(limit) < 8 and int(limit) > 0):
             raise InvalidInput("limit must be a positive whole number", field="limit")
-        newest = list(self._records)[: -int(limit) - 1 : -1]
+        wanted = query.get("id")
+        kept = [r for r in self._records if wanted is None or r.request_id == wanted]
+        newest = kept[: -int(limit) - 1 : -1]
         return {
             "total": self.total,
             "dropped": self.total - len(self._records),

@@ -331,6 +331,11 @@ class LocalTarget:
         self._knowledge = knowledge
         knowledge.add(Target(self.name, self.tier, self.site, usd_per_byte=EGRESS_USD_PER_BYTE))
 
+    def view(self, key: Key) -> Target:
+        """Return what routing knows of this target for one model version, as of now."""
+        self.look(key)
+        return self._knowledge.table(key)[self.name]
+
     def look(self, key: Key) -> None:
         """See how the engine is now, before a decision; there is no need to be told."""
         load = self._engine.load_of(key)

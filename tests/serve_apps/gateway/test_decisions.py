@@ -83,3 +83,11 @@ def test_a_record_reads_as_json_with_milliseconds_and_what_was_considered() -> N
             "ruled_out": "silent",
         },
     ]
+
+
+def test_a_request_is_found_by_its_id_with_all_its_attempts() -> None:
+    log = _filled(3, capacity=5)
+    log.add(replace(RECORD, request_id="1", attempt=2))
+    found = log.read({"id": "1"})["decisions"]
+    assert [(d["id"], d["attempt"]) for d in found] == [("1", 2), ("1", 1)]
+    assert log.read({"id": "none"})["decisions"] == []
