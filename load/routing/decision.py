@@ -52,15 +52,15 @@ def full_table(count: int, seed: int = 1) -> RoutingTable:
         service_s = rng.uniform(0.005, 0.1)
         for _ in range(160):
             now += 0.01
-            sent = table.sent(target.name, _request(rng), now)
+            sent = table.sent(target.name, example_request(rng), now)
             taken_s = target.rtt_s + service_s * rng.lognormvariate(0.0, 0.4)
-            table.answered(sent, now + taken_s, _load(rng, service_s), now + taken_s)
+            table.answered(sent, now + taken_s, example_load(rng, service_s), now + taken_s)
     for target in table.targets:
-        table.heard(target.name, _load(rng, target.service_s), now)
+        table.heard(target.name, example_load(rng, target.service_s), now)
     return table
 
 
-def _request(rng: random.Random) -> Request:
+def example_request(rng: random.Random) -> Request:
     return Request(
         slack_s=rng.choice((0.15, 1.0, 30.0)),
         bucket=rng.randrange(8, 20),
@@ -70,7 +70,7 @@ def _request(rng: random.Random) -> Request:
     )
 
 
-def _load(rng: random.Random, service_s: float) -> Load:
+def example_load(rng: random.Random, service_s: float) -> Load:
     waits_s = rng.uniform(0.0, 0.05)
     return Load(
         ahead_s=(waits_s,) * len(SLACKS),
@@ -85,8 +85,8 @@ def measure(count: int, decisions: int, seed: int = 1) -> dict[str, Any]:
     """Time decisions, and what goes with them, over a table of so many targets."""
     table, rng = full_table(count, seed), random.Random(seed)  # noqa: S311 (which request comes)
     now = table.targets[0].heard_at
-    requests = [_request(rng) for _ in range(64)]
-    loads = [_load(rng, 0.02) for _ in range(64)]
+    requests = [example_request(rng) for _ in range(64)]
+    loads = [example_load(rng, 0.02) for _ in range(64)]
     deciding: list[float] = []
     keeping: list[float] = []
     for index in range(decisions):
@@ -116,8 +116,8 @@ def growth_mb(decisions: int, count: int = 8) -> float:
     measure(count, decisions // 20)
     table, rng = full_table(count), random.Random(2)  # noqa: S311 (which request comes)
     now = table.targets[0].heard_at
-    requests = [_request(rng) for _ in range(64)]
-    loads = [_load(rng, 0.02) for _ in range(64)]
+    requests = [example_request(rng) for _ in range(64)]
+    loads = [example_load(rng, 0.02) for _ in range(64)]
     before = 0
     for index in range(decisions):
         if index == decisions // 10:

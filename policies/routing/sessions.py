@@ -8,7 +8,6 @@ would make the request late, which a session is not worth.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
 
@@ -33,7 +32,7 @@ def kept(decision: Decision, request: Request, table: RoutingTable, now: float) 
         return decision
     home = home_of(request.session, usable)
     if home == decision.target:
-        return replace(decision, reason=SESSION)
+        return decision._replace(reason=SESSION)
     found, _ = look(request, table[home], table.reliability(request.slack_s), now)
     if found.late > decision.late + RISK:
         return decision

@@ -43,6 +43,7 @@ from policies.routing.types import (
 LOOP: Final = 40  # targets; with more, arrays are quicker than a loop over values
 PEAK_S: Final = 10.0  # decay of the moving peak (Finagle's default)
 FADE_S: Final = 10.0  # in which a place that was slow is taken for quick again
+NEWS_S: Final = 0.001  # a load that is no newer than what was heard before says nothing new
 RISK_PRICES: Final = (1.0, 300.0)  # least and most, in price differences of the targets
 _RISK_STEP: Final = 0.02
 _MOST_STEP: Final = math.log(RISK_PRICES[1] / RISK_PRICES[0])
@@ -198,7 +199,8 @@ class RoutingTable:
         if load is not None:
             if load.alone_s > 0.0 and load.service_s > 0.0:
                 values["sizes"] = learned.sizes.saw(sent.bucket, load.alone_s / load.service_s)
-            values |= self._news(learned, target, load, at)
+            if at - target.heard_at >= NEWS_S:
+                values |= self._news(learned, target, load, at)
         self._put(sent.position, target._replace(**values))
 
     def late(self, sent: Sent, now: float, at_least_s: float) -> None:

@@ -134,8 +134,7 @@ class Verdict(NamedTuple):
     usd: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The choice. reason: a stable code of `REASONS`; expected_s: seconds to the answer.
 
     late, usd: as in `Verdict`; spent: by how much late is more than at the safest target, in

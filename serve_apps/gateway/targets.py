@@ -47,6 +47,7 @@ SILENCE_S: Final = 1.2
 GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
 CALLS: Final = 80  # of one model under way to one replica; more would only wait in between
+LOOK_S: Final = 0.002  # what was sent since the last look is counted anyway
 _RTT_SMOOTHING: Final = 0.1
 _JUST_LATE: Final = 1.001  # of its time; what was given up would have taken that at least
 
@@ -324,6 +325,7 @@ class LocalTarget:
         self._engine = engine
         self._sync = sync
         self._clock = clock
+        self._looked: dict[Key, float] = {}
         self.join(Knowledge())
 
     def join(self, knowledge: Knowledge) -> None:
@@ -337,9 +339,13 @@ class LocalTarget:
         return self._knowledge.table(key)[self.name]
 
     def look(self, key: Key) -> None:
-        """See how the engine is now, before a decision; there is no need to be told."""
+        """See how the engine is, before a decision; there is no need to be told."""
+        now = self._clock()
+        if now - self._looked.get(key, -LOOK_S) < LOOK_S:
+            return
+        self._looked[key] = now
         load = self._engine.load_of(key)
-        self._knowledge.saw(self.name, key, load, self._clock())
+        self._knowledge.saw(self.name, key, load, now)
 
     async def infer(
         self,
