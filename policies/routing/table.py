@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from policies.routing.columns import Columns
@@ -84,12 +85,28 @@ class _Learned:
         self.under_way: dict[int, tuple[float, float, float]] = {}
 
 
+@dataclass(slots=True)
+class Recent:
+    """The last decision. generation: of the table; uses: that may still be made of it."""
+
+    request: Request
+    decision: Decision
+    at: float
+    generation: int
+    uses: int
+
+
 class RoutingTable:
-    """The targets of one router for one model; one owner tells it what happens."""
+    """The targets of one router for one model; one owner tells it what happens.
+
+    generation: grows with each change that is no report, send or answer; recent: see `deciding`.
+    """
 
     def __init__(self, targets: Iterable[Target]) -> None:
         self.targets: list[Target] = []
         self.columns: Columns | None = None
+        self.generation = 0
+        self.recent: Recent | None = None
         self._index: dict[str, int] = {}
         self._learned: list[_Learned] = []
         self._pooled = LatestErrors()
@@ -103,6 +120,7 @@ class RoutingTable:
         """Take in a place. Raises ValueError when there is one of this name."""
         if target.name in self._index:
             raise ValueError(f"there is a target '{target.name}' already")
+        self.generation += 1
         self._index[target.name] = len(self.targets)
         self.targets.append(target)
         self._learned.append(_Learned())
@@ -124,6 +142,7 @@ class RoutingTable:
     def change(self, name: str, **values: Any) -> None:
         """Replace fields of a target: whether it is up, what it costs."""
         index = self._index[name]
+        self.generation += 1
         self._put(index, self.targets[index]._replace(**values))
 
     def risk_price(self, objective: Objective) -> float:
@@ -206,6 +225,7 @@ class RoutingTable:
     def late(self, sent: Sent, now: float, at_least_s: float) -> None:
         """Record that a place gave a request up as hopeless; it would have taken at_least_s."""
         learned = self._released(sent)
+        self.generation += 1
         if learned is not None:
             target = self.targets[sent.position]
             values = self._evidence(learned, sent, at_least_s - sent.rtt_s, now)
