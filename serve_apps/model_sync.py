@@ -110,7 +110,7 @@ class ModelSync:
         if running is None:
             return False
         try:
-            return running == model_options(self._defaults, entry.options)
+            return running == model_options(self._defaults, entry.engine_options)
         except InvalidInput:
             return False  # loading it says why
 
@@ -141,7 +141,7 @@ class ModelSync:
 
     def _source(self, entry: ServingEntry) -> ModelSource:
         """Find and verify the artifact to run; reads the whole file."""
-        options = model_options(self._defaults, entry.options)
+        options = model_options(self._defaults, entry.engine_options)
         version = self._registry.get(entry.model, entry.version)
         is_edge = self._placement == EDGE
         artifacts = version.artifacts if is_edge else (runnable_artifact(version),)

@@ -130,16 +130,31 @@ def serve(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="How: max_batch_size, max_delay_ms, max_queue ..."),
     ] = None,
+    canary: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, metavar="PERCENT", help="Of requests that name no version, so many."
+        ),
+    ] = None,
+    shadow: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, metavar="PERCENT", help="Copies of so many, whose answers nobody gets."
+        ),
+    ] = None,
     wait_s: Annotated[float, typer.Option(help="How long to wait until it is loaded.")] = 60.0,
 ) -> None:
     """Serve a version, and wait until every place has loaded it."""
     from cluster.registry import ServingEntry
     from edge_runtime.engine import ModelOptions, model_options
+    from policies.routing.splits import CANARY, SHADOW, of_engine
 
     registry = _registry(context)
     version = _resolve(registry, ref)
-    options = pairs(option or [], "--option")
-    model_options(ModelOptions(), options)
+    options = dict(pairs(option or [], "--option"))
+    shares = {CANARY: canary, SHADOW: shadow}
+    options |= {name: percent for name, percent in shares.items() if percent is not None}
+    model_options(ModelOptions(), of_engine(options))
     placements = frozenset(part.strip() for part in placement.split(",") if part.strip())
     registry.serve(
         ServingEntry(version.model, version.version, placements, options, actor(), time.time())

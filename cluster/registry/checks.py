@@ -15,6 +15,7 @@ from cluster.registry.types import FORMATS, PLACEMENTS, ArtifactFile, ModelCard,
 from edge_runtime.errors import InvalidInput
 from edge_runtime.protocol.datatypes import NUMPY
 from edge_runtime.protocol.types import ANY_DIM, Signature, TensorSpec
+from policies.routing.splits import shares_of
 
 MAX_NAME: Final = 128
 MAX_ACTOR: Final = 256
@@ -121,6 +122,10 @@ def check_entry(entry: ServingEntry) -> None:
             hint="one or more of " + ", ".join(sorted(PLACEMENTS)),
         )
     _check_options(entry.options)
+    try:
+        shares_of(entry.options)
+    except ValueError as error:
+        raise InvalidInput(str(error), field="options") from None
 
 
 def _check_options(options: Mapping[str, object]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.protocol.types import ParameterValue, Signature
+from policies.routing.splits import of_engine
 
 PRODUCTION: Final = "production"
 PLACEMENTS: Final = frozenset({"colocated", "cloud", "edge"})
@@ -78,8 +79,9 @@ class ModelVersion:
 class ServingEntry:
     """A version that ought to run, and where.
 
-    placements: a part of PLACEMENTS; options: engine options for this version; actor and at:
-    who asked for it and when (unix seconds).
+    placements: a part of PLACEMENTS; options: of the engine for this version, and which share of
+    the requests it gets (`policies.routing.splits`); actor and at: who asked for it and when (unix
+    seconds).
     """
 
     model: str
@@ -88,6 +90,11 @@ class ServingEntry:
     options: Mapping[str, ParameterValue]
     actor: str
     at: float
+
+    @property
+    def engine_options(self) -> dict[str, object]:
+        """The options that the engine knows."""
+        return of_engine(self.options)
 
 
 class Action(StrEnum):

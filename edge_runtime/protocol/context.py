@@ -12,11 +12,14 @@ from edge_runtime.auth import Principal
 from edge_runtime.errors import InvalidInput
 from edge_runtime.protocol.service import CallContext, Limits
 from edge_runtime.protocol.types import Parameters
+from policies.routing.types import OBJECTIVES
 
 TIMEOUT_HEADER = "prime-spark-timeout-ms"
 SITE_HEADER = "prime-spark-site"
 TIER_HEADER = "prime-spark-tier"
 TRACE_HEADER = "traceparent"
+SESSION_HEADER = "prime-spark-session"
+OBJECTIVE_HEADER = "prime-spark-objective"
 LOAD_HEADER = "prime-spark-load"  # "1": the answer's parameters are to say how busy the model is
 TIERS = ("edge", "cloud", "colocated")
 
@@ -34,6 +37,8 @@ def call_context(
     protocol: str,
     trace: str | None = None,
     load: str | None = None,
+    session: str | None = None,
+    objective: str | None = None,
 ) -> CallContext:
     """Settle deadline, priority and preferences of a call; shared by REST and gRPC.
 
@@ -52,8 +57,14 @@ def call_context(
         raise InvalidInput("priority must be a whole number, 0 or more", field="priority")
     if tier is not None and tier not in TIERS:
         raise InvalidInput(f"tier must be one of {', '.join(TIERS)}", field=TIER_HEADER)
-    if site is not None and not (0 < len(site) <= 64 and site.isascii() and site.isprintable()):
+    if site is not None and not (0 < len(site) <= 64 and _is_plain(site)):
         raise InvalidInput("site must be 1 to 64 printable characters", field=SITE_HEADER)
+    if session is not None and not (0 < len(session) <= 128 and _is_plain(session)):
+        raise InvalidInput("session must be 1 to 128 printable characters", field=SESSION_HEADER)
+    if objective is not None and objective not in OBJECTIVES:
+        raise InvalidInput(
+            f"objective must be one of {', '.join(OBJECTIVES)}", field=OBJECTIVE_HEADER
+        )
     chosen = limits.default_timeout_s if timeout_s is None else timeout_s
     return CallContext(
         principal=principal,
@@ -64,7 +75,13 @@ def call_context(
         protocol=protocol,
         trace=trace if trace is not None and _TRACE.fullmatch(trace) else "",
         wants_load=load == "1",
+        session=session or "",
+        objective=objective,
     )
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def header_timeout_s(value: str | None) -> float | None:

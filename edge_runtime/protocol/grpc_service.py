@@ -46,6 +46,8 @@ from edge_runtime.protocol import grpc_documents as documents
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.context import (
     LOAD_HEADER,
+    OBJECTIVE_HEADER,
+    SESSION_HEADER,
     SITE_HEADER,
     TIER_HEADER,
     TIMEOUT_HEADER,
@@ -362,6 +364,8 @@ class GrpcApi:
             protocol="grpc",
             trace=metadata.get(TRACE_HEADER),
             load=metadata.get(LOAD_HEADER),
+            session=metadata.get(SESSION_HEADER),
+            objective=metadata.get(OBJECTIVE_HEADER),
         )
         if call.remaining_s is None:
             return context

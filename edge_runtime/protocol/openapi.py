@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_runtime.protocol.context import SITE_HEADER, TIER_HEADER, TIERS, TIMEOUT_HEADER
+from edge_runtime.protocol.context import (
+    OBJECTIVE_HEADER,
+    SESSION_HEADER,
+    SITE_HEADER,
+    TIER_HEADER,
+    TIERS,
+    TIMEOUT_HEADER,
+)
 from edge_runtime.protocol.datatypes import NUMPY
 from edge_runtime.protocol.oip import MAX_ID_CHARS, MAX_NAME_CHARS
 from edge_runtime.protocol.service import Limits
+from policies.routing.types import OBJECTIVES
 
 Schema = dict[str, Any]
 
@@ -209,6 +217,8 @@ def _infer(suffix: str) -> Schema:
         _header(TIMEOUT_HEADER, {"type": "integer", "minimum": 1, "maximum": 999_999_999}),
         _header(TIER_HEADER, {"type": "string", "enum": list(TIERS)}),
         _header(SITE_HEADER, {"type": "string", "pattern": "^[!-~]{1,64}$"}),
+        _header(SESSION_HEADER, {"type": "string", "pattern": "^[!-~]{1,128}$"}),
+        _header(OBJECTIVE_HEADER, {"type": "string", "enum": list(OBJECTIVES)}),
     ]
     reference = _ref("schemas", "InferRequest")
     answer = _ref("schemas", "InferResponse")

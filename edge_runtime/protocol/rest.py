@@ -48,6 +48,8 @@ from edge_runtime.protocol import rest_documents as documents
 from edge_runtime.protocol.body import ByteBudget, pack, read_body
 from edge_runtime.protocol.context import (
     LOAD_HEADER,
+    OBJECTIVE_HEADER,
+    SESSION_HEADER,
     SITE_HEADER,
     TIER_HEADER,
     TIMEOUT_HEADER,
@@ -322,6 +324,8 @@ class RestApi:
             protocol="http",
             trace=headers.get(TRACE_HEADER),
             load=headers.get(LOAD_HEADER),
+            session=headers.get(SESSION_HEADER),
+            objective=headers.get(OBJECTIVE_HEADER),
         )
 
     async def _repository_call(self, request: Request) -> tuple[CallContext, Parameters]:

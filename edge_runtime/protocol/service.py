@@ -22,6 +22,7 @@ from edge_runtime.protocol.types import (
     RepositoryEntry,
     ServerMetadata,
 )
+from policies.routing.types import Objective
 
 SERVER_EXTENSIONS = (
     "classification",
@@ -69,7 +70,8 @@ class CallContext:
     deadline: on the clock of `asyncio` (monotonic seconds); priority: lower runs sooner,
     0 when unset; origin_site: where the caller is, if it said so; tier: `edge`, `cloud` or
     `colocated` when the caller insists, else None; trace: a W3C `traceparent`, empty without one;
-    wants_load: the answer is to say how busy the model is.
+    wants_load: the answer is to say how busy the model is; session: what the call belongs to, if
+    its caller wants to be kept at one place; objective: of routing, where the caller says one.
     """
 
     principal: Principal
@@ -80,6 +82,8 @@ class CallContext:
     protocol: str = "http"
     trace: str = ""
     wants_load: bool = False
+    session: str = ""
+    objective: Objective | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

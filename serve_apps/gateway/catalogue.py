@@ -2,8 +2,8 @@
 
 A background task refreshes it; a request resolves its model and version against an immutable
 snapshot, so no request waits for the registry, and the gateway goes on when the registry
-cannot be read. Without a version, the alias `production` decides, else the newest version
-being served.
+cannot be read. Without a version, the alias `production` decides, else the newest version being
+served that is no canary and no shadow; canaries get their share of such requests.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from cluster.registry.interface import Registry
 from cluster.registry.types import PRODUCTION, ModelVersion, ServingEntry
 from edge_runtime.engine import ModelOptions, model_options
 from edge_runtime.errors import Corrupt, NotFound, PrimeSparkError, Unavailable
+from policies.routing.splits import Shares, is_shadowed, shares_of, version_for
 
 logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.25
+NO_SHARES: Final = Shares()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class ServedModel:
     version: ModelVersion
     entry: ServingEntry
     options: ModelOptions
+    shares: Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,22 @@ class Snapshot:
     production: Mapping[str, str] = field(default_factory=dict)
     registered: Mapping[str, tuple[ModelVersion, ...]] = field(default_factory=dict)
 
-    def resolve(self, model: str, version: str | None) -> ServedModel:
-        """Return the version a request means. Raises NotFound, Unavailable if not served."""
+    def resolve(self, model: str, version: str | None, key: str | None = None) -> ServedModel:
+        """Return the version a request means. Raises NotFound, Unavailable if not served.
+
+        key: of a request that may get a canary where it names no version; the same for those that
+        belong together.
+        """
         served = self.served.get(model, ())
         wanted = version or self.production.get(model)
         if wanted is None and served:
-            return served[-1]
+            full = [each for each in served if each.shares == NO_SHARES]
+            wanted = (full or served)[-1].version.version
+        if key is not None and version is None and wanted is not None:
+            canaries = [(s.version.version, s.shares.canary) for s in served if s.shares.canary]
+            if canaries:
+                others = [each for each in canaries if each[0] != wanted]
+                wanted = version_for(key, wanted, others)
         for candidate in served:
             if candidate.version.version == wanted:
                 return candidate
@@ -69,6 +82,16 @@ class Snapshot:
             hint=f"serve it with `prime-spark model serve {model}@{wanted or known[-1]}`",
             retry_after_s=5.0,
         )
+
+    def shadows(self, model: str, answering: str, key: str) -> list[ServedModel]:
+        """Return the versions that get a copy of a request, besides the one that answers it."""
+        return [
+            served
+            for served in self.served.get(model, ())
+            if served.shares.shadow
+            and served.version.version != answering
+            and is_shadowed(key, served.version.version, served.shares.shadow)
+        ]
 
 
 class Catalogue:
@@ -130,9 +153,10 @@ class Catalogue:
             return self.snapshot.registered.get(model, ())
 
     def _served(self, version: ModelVersion, entry: ServingEntry) -> ServedModel:
+        options, shares = self.defaults, NO_SHARES
         try:
-            options = model_options(self.defaults, entry.options)
-        except PrimeSparkError as error:
+            options = model_options(self.defaults, entry.engine_options)
+            shares = shares_of(entry.options)
+        except (PrimeSparkError, ValueError) as error:
             logger.error("%s:%s: %s", entry.model, entry.version, error)
-            options = self.defaults
-        return ServedModel(version, entry, options)
+        return ServedModel(version, entry, options, shares)

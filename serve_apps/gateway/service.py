@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -37,8 +38,10 @@ from edge_runtime.protocol.types import (
     ServerMetadata,
     merge_statistics,
 )
+from policies.routing.splits import of_engine
 from serve_apps.gateway.catalogue import Catalogue, ServedModel
 from serve_apps.gateway.dispatch import Dispatcher
+from serve_apps.gateway.shadows import Shadows
 from serve_apps.gateway.targets import TargetTable, failures
 
 SERVER_NAME: Final = "prime-spark"
@@ -57,6 +60,8 @@ class GatewayService:
         registry: Registry,
         version: str,
     ) -> None:
+        self._numbers = itertools.count()
+        self.shadows = Shadows(dispatcher)
         self._catalogue = catalogue
         self._targets = targets
         self._dispatcher = dispatcher
@@ -171,7 +176,7 @@ class GatewayService:
         served = self._served(model, wanted.version)
         placements = _placements(_text(parameters, "placement"), served)
         options = {k: v for k, v in parameters.items() if k not in LOAD_PARAMETERS}
-        model_options(served.options if served else self._catalogue.defaults, options)
+        model_options(served.options if served else self._catalogue.defaults, of_engine(options))
         kept = dict(served.entry.options) if served else {}
         entry = ServingEntry(
             model=model,
@@ -208,12 +213,17 @@ class GatewayService:
         await self._settled(generation, context)
 
     async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
-        served = self._catalogue.snapshot.resolve(request.model, request.version)
+        snapshot = self._catalogue.snapshot
+        # Requests without a name are drawn one by one, and each has the same version everywhere.
+        key = context.session or request.id or f"number {next(self._numbers)}"
+        served = snapshot.resolve(request.model, request.version, key)
         version = served.version.version
         names = tuple(output.name for output in request.outputs)
         check(served.version.signature, request.inputs, names)
         found = await self._dispatcher.infer(request, version, served.entry.placements, context)
         answer = found.answer
+        if request.version is None and (copies := snapshot.shadows(request.model, version, key)):
+            self.shadows.send(request, copies, context, answer.outputs)
         response = InferResponse(
             model=request.model,
             version=version,
