@@ -2,7 +2,8 @@
 
 `reference()` is the mixed fleet that the benchmarks use: three sites with a Hailo box each, two of
 them with a box that computes on its processor, and two replicas in the cloud. Its service times
-and prices are stated assumptions of the size that was measured on such parts.
+are stated assumptions of the size that was measured on such parts, its prices those of the default
+price book.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from cluster.cost.prices import read_book
 
 Discipline = Literal["fifo", "edf"]
 CLOUD = "cloud"
@@ -89,18 +92,30 @@ class World:
 
 def reference() -> World:
     """Return the mixed fleet of the benchmarks."""
+    book = read_book()
     sites = ("plant-1", "plant-2", "plant-3")
-    kwh = 0.30 / 3.6e6  # dollars a joule
+    # Between plants requests move over a network that is paid for anyway.
+    hailo_usd_per_s = book.rates_of("hailo-box", "site", egress_usd_per_gb=0.0).usd_per_s
+    pi_usd_per_s = book.rates_of("pi", "site", egress_usd_per_gb=0.0).usd_per_s
+    rates = book.rates("cloud", CLOUD)
     hailo = [
-        NodeSpec(f"hailo-{i}", site, "edge", 0.046, 8, usd_per_s=10.5 * kwh)
+        NodeSpec(f"hailo-{i}", site, "edge", 0.046, 8, usd_per_s=hailo_usd_per_s)
         for i, site in enumerate(sites, 1)
     ]
     cpu = [
-        NodeSpec(f"cpu-{i}", site, "edge", 0.165, usd_per_s=8.0 * kwh)
+        NodeSpec(f"cpu-{i}", site, "edge", 0.165, usd_per_s=pi_usd_per_s)
         for i, site in enumerate(sites[:2], 1)
     ]
     cloud = [
-        NodeSpec(f"cloud-{i}", CLOUD, "cloud", 0.012, 8, usd_per_s=0.53 / 3600, usd_per_byte=9e-11)
+        NodeSpec(
+            f"cloud-{i}",
+            CLOUD,
+            "cloud",
+            0.012,
+            8,
+            usd_per_s=rates.usd_per_s,
+            usd_per_byte=rates.egress_usd_per_byte,
+        )
         for i in (1, 2)
     ]
     return World(sites, (*hailo, *cpu, *cloud))

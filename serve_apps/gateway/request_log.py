@@ -36,6 +36,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ VERSION: Final = 1
 CAPACITY: Final = 20_000  # records in memory, some 10 MB
 FLUSH_S: Final = 0.5
 SLICE: Final = 128  # records encoded before the loop may do something else, under 1 ms
+PIECE: Final = 64  # lines, some 32 kB, between which a file may turn out to be full
 LEAST_FILE_BYTES: Final = 64 * 1024
 FILES: Final = 8  # that the bound is made of; the oldest goes as a whole
 PATTERN: Final = "requests-*.jsonl"
@@ -140,6 +142,8 @@ class RequestLog:
         self._capacity = capacity
         self._wall = wall
         self._waiting: deque[RequestRecord] = deque()
+        self._lines: list[bytes] = []
+        self._writing = threading.Lock()
         self._path: Path | None = None
         self._is_failing = False
         self.written = 0
@@ -159,29 +163,34 @@ class RequestLog:
                 await asyncio.sleep(FLUSH_S)
                 await self.flush()
         finally:
-            self._write([encode(record) for record in self._taken(len(self._waiting))])
+            self._encode(len(self._waiting))
+            self._write()
 
     async def flush(self) -> None:
         """Write what is waiting now. A disk that refuses costs these records, and is logged."""
         left = len(self._waiting)
-        lines: list[bytes] = []
         while left > 0:
-            taken = self._taken(min(SLICE, left))
-            lines += map(encode, taken)
+            self._encode(min(SLICE, left))
             left -= SLICE
             await asyncio.sleep(0)
-        if lines:
-            await asyncio.to_thread(self._write, lines)
+        if self._lines:
+            await asyncio.to_thread(self._write)
 
-    def _taken(self, count: int) -> Sequence[RequestRecord]:
-        return [self._waiting.popleft() for _ in range(count)]
+    def _encode(self, count: int) -> None:
+        lines = [encode(self._waiting.popleft()) for _ in range(count)]
+        with self._writing:
+            self._lines += lines
 
-    def _write(self, lines: Sequence[bytes]) -> None:
-        if not lines:
-            return
+    def _write(self) -> None:
+        """Write the encoded lines; in a thread, or at the end while one may still be at it."""
+        with self._writing:
+            lines, self._lines = self._lines, []
+            for start in range(0, len(lines), PIECE):
+                self._append(lines[start : start + PIECE])
+
+    def _append(self, lines: Sequence[bytes]) -> None:
         try:
-            path = self._file()
-            with path.open("ab") as file:
+            with self._file().open("ab") as file:
                 file.write(b"".join(lines))
         except OSError as error:
             self.dropped += len(lines)
@@ -211,11 +220,12 @@ class RequestLog:
         for path in self._folder.glob(PATTERN):
             if path != self._path and _changed_at(path) < oldest_at:
                 path.unlink(missing_ok=True)
-        own = sorted(
-            self._folder.glob(f"requests-{self._gateway}-*.jsonl"), key=_started, reverse=True
-        )
-        for path in own[FILES:]:  # each is of an eighth of the share at most, and a batch
-            path.unlink(missing_ok=True)
+        left = self._own_bytes - self._own_bytes // FILES  # the new one will need that
+        own = self._folder.glob(f"requests-{self._gateway}-*.jsonl")
+        for path in sorted(own, key=_started, reverse=True):
+            left -= _size(path)
+            if left < 0:
+                path.unlink(missing_ok=True)
 
 
 def _started(path: Path) -> int:
