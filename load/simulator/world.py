@@ -9,10 +9,11 @@ price book.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cluster.cost.prices import read_book
+from policies.cost import PriceBook, Rates
 
 Discipline = Literal["fifo", "edf"]
 CLOUD = "cloud"
@@ -90,32 +91,35 @@ class World:
         return self.cloud_rtt_s if CLOUD in (site, other) else self.other_rtt_s
 
 
-def reference() -> World:
-    """Return the mixed fleet of the benchmarks."""
-    book = read_book()
-    sites = ("plant-1", "plant-2", "plant-3")
+def reference_rates(book: PriceBook | None = None) -> dict[str, Rates]:
+    """Return what each node of `reference()` costs. book: the default one when None."""
+    book = book or read_book()
     # Between plants requests move over a network that is paid for anyway.
-    hailo_usd_per_s = book.rates_of("hailo-box", "site", egress_usd_per_gb=0.0).usd_per_s
-    pi_usd_per_s = book.rates_of("pi", "site", egress_usd_per_gb=0.0).usd_per_s
-    rates = book.rates("cloud", CLOUD)
-    hailo = [
-        NodeSpec(f"hailo-{i}", site, "edge", 0.046, 8, usd_per_s=hailo_usd_per_s)
-        for i, site in enumerate(sites, 1)
-    ]
-    cpu = [
-        NodeSpec(f"cpu-{i}", site, "edge", 0.165, usd_per_s=pi_usd_per_s)
-        for i, site in enumerate(sites[:2], 1)
-    ]
-    cloud = [
-        NodeSpec(
-            f"cloud-{i}",
-            CLOUD,
-            "cloud",
-            0.012,
-            8,
-            usd_per_s=rates.usd_per_s,
-            usd_per_byte=rates.egress_usd_per_byte,
-        )
-        for i in (1, 2)
-    ]
-    return World(sites, (*hailo, *cpu, *cloud))
+    hailo = book.rates_of("hailo-box", "site", egress_usd_per_gb=0.0)
+    pi = book.rates_of("pi", "site", egress_usd_per_gb=0.0)
+    cloud = book.rates("cloud", CLOUD)
+    return {
+        **{f"hailo-{i}": hailo for i in (1, 2, 3)},
+        **{f"cpu-{i}": pi for i in (1, 2)},
+        **{f"cloud-{i}": cloud for i in (1, 2)},
+    }
+
+
+def reference(book: PriceBook | None = None) -> World:
+    """Return the mixed fleet of the benchmarks. book: the default one when None."""
+    sites = ("plant-1", "plant-2", "plant-3")
+    hailo = [NodeSpec(f"hailo-{i}", site, "edge", 0.046, 8) for i, site in enumerate(sites, 1)]
+    cpu = [NodeSpec(f"cpu-{i}", site, "edge", 0.165) for i, site in enumerate(sites[:2], 1)]
+    cloud = [NodeSpec(f"cloud-{i}", CLOUD, "cloud", 0.012, 8) for i in (1, 2)]
+    rates = reference_rates(book)
+    return World(
+        sites,
+        tuple(
+            replace(
+                node,
+                usd_per_s=rates[node.name].usd_per_s,
+                usd_per_byte=rates[node.name].egress_usd_per_byte,
+            )
+            for node in (*hailo, *cpu, *cloud)
+        ),
+    )
