@@ -101,9 +101,11 @@ _NOT_SETTINGS: Final = frozenset(
 
 
 def _origins_of(key: str, origins: Mapping[str, str]) -> Iterable[str]:
-    """Return where a setting, or those of a section, came from."""
+    """Return where a setting, those of a section, or the list that it is in, came from."""
     return dict.fromkeys(
-        where for name, where in origins.items() if name == key or name.startswith(f"{key}.")
+        where
+        for name, where in origins.items()
+        if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")
     )
 
 

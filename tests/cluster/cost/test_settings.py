@@ -47,6 +47,7 @@ def test_a_budget_that_makes_no_sense_is_refused_with_the_reason(
     with pytest.raises(InvalidInput, match=says) as error:
         settings(tmp_path, [limit])
     assert (error.value.field or "").startswith("budgets.limits")
+    assert "(flag)" in error.value.message
 
 
 def test_two_budgets_of_one_name_are_refused(tmp_path: Path) -> None:
