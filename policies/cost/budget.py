@@ -168,15 +168,16 @@ class Spending:
             meter.others_usd = sum(s.usd for s in said if s is not None and meter.is_now(s))
 
     def reached(self, now: float) -> Sequence[Reached]:
-        """Return the shares that were reached since the last call, once each in a window."""
+        """Return the shares that were reached since the last call, once each in a window.
+
+        Of several of one budget, the highest.
+        """
         found: list[Reached] = []
         for meter in self._turned(now):
             budget, share = meter.budget, meter.usd / meter.budget.usd
-            found += [
-                Reached(budget, alert, meter.usd, meter.end - now)
-                for alert in sorted(budget.alerts)
-                if meter.told < alert <= share
-            ]
+            alerts = [alert for alert in budget.alerts if meter.told < alert <= share]
+            if alerts:
+                found.append(Reached(budget, max(alerts), meter.usd, meter.end - now))
             meter.told = max(meter.told, share)
         return found
 

@@ -59,7 +59,15 @@ class Cost(NamedTuple):
 
     def plus(self, other: Cost) -> Cost:
         """Return both together."""
-        return Cost(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        replica, egress, energy, carbon, joules, carbon_g = other
+        return Cost(
+            self.replica + replica,
+            self.egress + egress,
+            self.energy + energy,
+            self.carbon + carbon,
+            self.joules + joules,
+            self.carbon_g + carbon_g,
+        )
 
 
 FREE: Final = Cost()

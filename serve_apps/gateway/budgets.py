@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -45,6 +46,8 @@ class Budgets:
         self._wall = wall
         self._is_failing = False
         self._said: Mapping[str, Spent] = {}
+        self._writing = threading.Lock()
+        self._asked = self._written = 0  # writes, in the order in which they were asked for
         self._is_without_cheap_place = False
         self.without_cheap_place = 0
         self.actions: Counter[tuple[str, str]] = Counter()
@@ -103,13 +106,15 @@ class Budgets:
                 await self.exchange()
                 await asyncio.sleep(EXCHANGE_S)
         finally:
-            self._write(self.spending.own(self._wall()))
+            self._asked += 1
+            self._write(self._asked, self.spending.own(self._wall()))
 
     async def exchange(self) -> None:
         """Tell the others what was spent, hear what they did, report what is reached."""
         own = self.spending.own(self._wall())
         if own != self._said:
-            await asyncio.to_thread(self._write, own)
+            self._asked += 1
+            await asyncio.to_thread(self._write, self._asked, own)
         found = dict(await asyncio.to_thread(read_spent, self._folder))
         found.pop(self._gateway, None)
         now = self._wall()
@@ -117,7 +122,8 @@ class Budgets:
         for reached in self.spending.reached(now):
             budget = reached.budget
             logger.warning(
-                "budget %s: %.0f %% of %g dollars a %s are spent (%.4g), action %s, turns in %s",
+                "budget %s: %.0f %% of %g dollars for this %s are spent (%.4g); action %s, "
+                "turns in %s",
                 budget.name,
                 100 * reached.share,
                 budget.usd,
@@ -132,21 +138,26 @@ class Budgets:
         totals = self.spending.totals(self._wall())
         return {found.budget.name: found.spent_usd / found.budget.usd for found in totals}
 
-    def _write(self, own: Mapping[str, Spent]) -> None:
-        try:
-            write_spent(self._folder, self._gateway, own)
-            self._said = own
-            self._is_failing = False
-        except OSError as error:
-            if not self._is_failing:
-                logger.warning("what was spent cannot be written: %s", error.strerror or error)
-            self._is_failing = True
+    def _write(self, number: int, own: Mapping[str, Spent]) -> None:
+        """Write in a thread, or at the end while one may still be at it; the newest stays."""
+        with self._writing:
+            if number < self._written:
+                return
+            self._written = number
+            try:
+                write_spent(self._folder, self._gateway, own)
+                self._said = own
+                self._is_failing = False
+            except OSError as error:
+                if not self._is_failing:
+                    logger.warning("what was spent cannot be written: %s", error.strerror or error)
+                self._is_failing = True
 
 
 def _refusal(found: Exceeded) -> BudgetExceeded:
     budget = found.budget
     return BudgetExceeded(
-        f"budget '{budget.name}' is spent: {budget.usd:g} dollars a {budget.period}",
+        f"budget '{budget.name}' is spent: {budget.usd:g} dollars for this {budget.period}",
         hint=f"it turns in {_in_words(found.turns_in_s)}; `prime-spark budgets` shows all",
         retry_after_s=found.turns_in_s,
         details={"budget": budget.name},
