@@ -31,7 +31,7 @@ from load.routing.plot import Point, draw_panels, front
 from load.routing.rules import SERIOUS, SUBJECTS, Subject
 from load.simulator.trace import Trace, calm, read_azure
 from policies.cost import PriceBook
-from policies.routing import WEIGHTS, choose
+from policies.routing import WEIGHTS, Objective, choose
 
 RISKS: Final = (0.0, 0.001, 0.004, 0.01, 0.02, 0.05, 0.1)
 OURS: Final = frozenset({"latency", "balanced", "cost"})
@@ -143,8 +143,8 @@ def named(risk: float) -> str:
 
 def with_risk(risk: float) -> Subject:
     """Return our rule with a budget of risk."""
-    weights = {"balanced": replace(WEIGHTS["balanced"], budget=risk)}
-    objective = "balanced"
+    objective: Objective = "balanced"
+    weights = {**WEIGHTS, objective: replace(WEIGHTS[objective], budget=risk)}
     return Subject(partial(choose, weights=weights), objective, replies=True)
 
 

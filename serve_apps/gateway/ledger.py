@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Final
 
 from edge_runtime.engine import Answered
 from policies.cost import FREE, Cost, Rates, Spending, cost_of
 from policies.routing import Decision, Request, Target
 from policies.routing.delay import relative_size
 from serve_apps.gateway.request_log import RequestLog, RequestRecord
-
-NO_TARGET: Final = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +63,15 @@ class Ledger:
             self._spending.charge(wanted.tenant, attempt.model, found.usd, now)
         if self._log is not None:
             self._log.add(
-                RequestRecord(
-                    attempt.at,
-                    attempt.request_id,
-                    wanted.tenant,
-                    attempt.model,
-                    attempt.version,
-                    place.name,
-                    place.tier,
-                    place.site,
-                    reason,
-                    wanted.objective,
-                    attempt.number,
-                    wanted.slack_s,
-                    wanted.moved_bytes,
-                    wanted.origin_site,
-                    decision.expected_s,
-                    taken_s,
-                    decision.late,
-                    outcome,
-                    found,
+                _line(attempt, outcome)._replace(
+                    target=place.name,
+                    tier=place.tier,
+                    site=place.site,
+                    reason=reason,
+                    expected_s=decision.expected_s,
+                    taken_s=taken_s,
+                    late=decision.late,
+                    cost=found,
                 )
             )
         return found
@@ -93,29 +79,25 @@ class Ledger:
     def refused(self, attempt: Attempt, outcome: str) -> None:
         """Account for a request that was sent nowhere."""
         if self._log is not None:
-            wanted = attempt.wanted
-            self._log.add(
-                RequestRecord(
-                    attempt.at,
-                    attempt.request_id,
-                    wanted.tenant,
-                    attempt.model,
-                    attempt.version,
-                    NO_TARGET,
-                    "",
-                    "",
-                    "",
-                    wanted.objective,
-                    attempt.number,
-                    wanted.slack_s,
-                    wanted.moved_bytes,
-                    wanted.origin_site,
-                    0.0,
-                    0.0,
-                    0.0,
-                    outcome,
-                )
-            )
+            self._log.add(_line(attempt, outcome))
+
+
+def _line(attempt: Attempt, outcome: str) -> RequestRecord:
+    """Return the record of an attempt that was sent nowhere."""
+    wanted = attempt.wanted
+    return RequestRecord(
+        at=attempt.at,
+        id=attempt.request_id,
+        tenant=wanted.tenant,
+        model=attempt.model,
+        version=attempt.version,
+        objective=wanted.objective,
+        attempt=attempt.number,
+        slack_s=wanted.slack_s,
+        bytes=wanted.moved_bytes,
+        origin_site=wanted.origin_site,
+        outcome=outcome,
+    )
 
 
 def _quantities(wanted: Request, place: Target, answer: Answered | None) -> tuple[float, float]:

@@ -68,19 +68,19 @@ class RequestRecord(NamedTuple):
     tenant: str
     model: str
     version: str
-    target: str
-    tier: str
-    site: str
-    reason: str
     objective: str
     attempt: int
     slack_s: float
     bytes: int
     origin_site: str | None
-    expected_s: float
-    taken_s: float
-    late: float
     outcome: str
+    target: str = ""
+    tier: str = ""
+    site: str = ""
+    reason: str = ""
+    expected_s: float = 0.0
+    taken_s: float = 0.0
+    late: float = 0.0
     cost: Cost = FREE
 
 
