@@ -20,6 +20,7 @@ Action = Literal["alert", "degrade", "queue", "refuse"]
 PERIODS: Final[tuple[Period, ...]] = ("hour", "day", "month")
 ACTIONS: Final[tuple[Action, ...]] = ("alert", "degrade", "queue", "refuse")
 ALERTS: Final = (0.5, 0.8, 1.0)
+LATE_S: Final = 60.0  # what is told that late counts in the window that has begun meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class _Meter:
         self.told = 0.0
 
     def turn(self, now: float) -> None:
-        if not self.begin <= now < self.end:
+        if now >= self.end or now < self.begin - LATE_S:
             self.begin, self.end = window(self.budget.period, now)
             self._empty()
 

@@ -2,8 +2,9 @@
 
 One JSON object a line in `logs/requests/requests-<gateway>-<start>.jsonl` of the home. A line is
 one attempt; a request that was refused before it was sent anywhere has one line with attempt 0
-and an empty target. So the lines with an attempt of 0 or 1 are the requests that came, and a
-request's outcome is that of its last attempt. Version 1 has these keys, none is ever missing:
+and an empty target (one that made no sense, or was not allowed, has none). So the lines with an
+attempt of 0 or 1 are the requests that came, and a request's outcome is that of its last attempt.
+Version 1 has these keys, none is ever missing:
 
     v            version of this format; readers skip lines of one that they do not know
     at           unix seconds of arrival (of this attempt)
@@ -13,7 +14,7 @@ request's outcome is that of its last attempt. Version 1 has these keys, none is
     reason       why there (`policies.routing.types.REASONS`, `failover`)
     objective    of the decision: latency, balanced, cost
     attempt      0 (never sent), 1, 2
-    slack_ms     time to the deadline at arrival
+    slack_ms     time to the deadline then
     bytes        of the input tensors
     origin_site  where the caller said it is, or null
     expected_ms  predicted time to the answer

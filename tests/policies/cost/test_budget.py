@@ -136,6 +136,16 @@ def test_shares_are_reported_anew_when_the_window_has_turned() -> None:
         assert [r.share for r in spending.reached(T0 + hour)] == [1.0]
 
 
+def test_what_is_told_late_counts_in_the_window_that_has_begun_and_empties_none() -> None:
+    _, turn = window("hour", T0)
+    spending = Spending([Budget("all", 10.0, "hour")])
+    spending.charge("a", "m", 1.0, turn)
+    spending.charge("a", "m", 2.0, turn - 0.5)
+    assert spending.own(turn)["all"] == Spent("hour", turn, 3.0)
+    # A clock that was an hour ahead, and was put right.
+    assert spending.own(turn - HOUR_S)["all"].usd == 0.0
+
+
 def test_two_budgets_of_one_name_cannot_be_told_apart() -> None:
     budget = Budget("all", 1.0, "hour")
     with pytest.raises(ValueError, match="two budgets 'all'"):
