@@ -205,7 +205,8 @@ def _draw(path: Path, trace: Trace, results: Sequence[Result]) -> None:
     ]
     title = f"{trace.name}, {results[0].cell.utilisation:.0%}"
     labels = [[(across, up) for up in UPWARDS] for across in ACROSS]
-    draw_panels(path, rows, [[title] * len(UPWARDS)] * len(ACROSS), labels)
+    titles = [[title] * len(UPWARDS)] * len(ACROSS)
+    draw_panels(path, rows, titles, labels, is_from_zero=False)
 
 
 def _shares(text: str) -> tuple[float, ...]:

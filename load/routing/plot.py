@@ -47,10 +47,12 @@ def draw_panels(
     rows: Sequence[Sequence[Sequence[Point]]],
     titles: Sequence[Sequence[str]],
     labels: Sequence[Sequence[tuple[str, str]]],
+    *,
+    is_from_zero: bool = True,
 ) -> None:
     """Write a grid of panels as SVG, each with the front of its points.
 
-    labels: of the axes of each panel, x and y.
+    labels: of the axes of each panel, x and y; is_from_zero: y begins at 0.
     """
     import matplotlib as mpl
 
@@ -63,6 +65,8 @@ def draw_panels(
     for i, row in enumerate(rows):
         for j, points in enumerate(row):
             _panel(axes[i][j], points, titles[i][j], labels[i][j])
+            if is_from_zero:
+                axes[i][j].set_ylim(bottom=0)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -94,4 +98,3 @@ def _panel(panel: Any, points: Sequence[Point], title: str, labels: tuple[str, s
     panel.set_title(title, fontsize=9)
     panel.set_xlabel(labels[0], fontsize=8)
     panel.set_ylabel(labels[1], fontsize=8)
-    panel.set_ylim(bottom=0)
