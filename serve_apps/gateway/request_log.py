@@ -8,7 +8,8 @@ Version 1 has these keys, none is ever missing:
 
     v            version of this format; readers skip lines of one that they do not know
     at           unix seconds of arrival (of this attempt)
-    id           as the caller named it; may be empty, need not be unique
+    id           as the caller named it; may be empty, need not be unique; `shadow:` and that id
+                 where it is a copy for a version that is being tried, which nobody waits for
     tenant, model, version
     target, tier, site    where it was sent; empty for attempt 0
     reason       why there (`policies.routing.types.REASONS`, `failover`)

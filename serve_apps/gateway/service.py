@@ -227,10 +227,10 @@ class GatewayService:
         placements = served.entry.placements
         prefer = await self._admitted(request, version, placements, context)
         found = await self._dispatcher.infer(request, version, placements, context, prefer)
-        if prefer and self._budgets is not None:
-            self._budgets.degraded(is_cheap=found.reason == DEGRADED)
         answer = found.answer
-        if request.version is None and (copies := snapshot.shadows(request.model, version, key)):
+        if prefer and self._budgets is not None:  # nor are copies sent that cost as much again
+            self._budgets.degraded(is_cheap=found.reason == DEGRADED)
+        elif request.version is None and (copies := snapshot.shadows(request.model, version, key)):
             self.shadows.send(request, copies, context, answer.outputs)
         response = InferResponse(
             model=request.model,
