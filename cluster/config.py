@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -101,9 +101,11 @@ _NOT_SETTINGS: Final = frozenset(
 
 
 def _origins_of(key: str, origins: Mapping[str, str]) -> Iterable[str]:
-    """Return where a setting, or those of a section, came from."""
+    """Return where a setting, those of a section, or the list that it is in, came from."""
     return dict.fromkeys(
-        where for name, where in origins.items() if name == key or name.startswith(f"{key}.")
+        where
+        for name, where in origins.items()
+        if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")
     )
 
 
@@ -180,9 +182,9 @@ def _nest(values: Mapping[str, object]) -> Mapping[str, object]:
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         kind = field.annotation
+        parts = () if get_origin(kind) is tuple else get_args(kind)  # a list is one value
         nested = next(
-            (k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Section)),
-            None,
+            (k for k in (kind, *parts) if isinstance(k, type) and issubclass(k, Section)), None
         )
         if nested is None:
             yield prefix + name

@@ -77,6 +77,16 @@ class Home:
         return self.root / "logs"
 
     @property
+    def requests(self) -> Path:
+        """The request log: what became of every request, and what it cost."""
+        return self.logs / "requests"
+
+    @property
+    def budgets(self) -> Path:
+        """What each gateway has spent of the budgets."""
+        return self.root / "budgets"
+
+    @property
     def identity(self) -> Path:
         return self.root / "identity"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from cluster.cost.settings import BudgetsSettings, CostSettings
 from edge_runtime.config import (
     Address,
     Count,
@@ -131,3 +132,5 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     edge: EdgeSettings = EdgeSettings()
     ray: RaySettings = RaySettings()
+    cost: CostSettings = CostSettings()
+    budgets: BudgetsSettings = BudgetsSettings()

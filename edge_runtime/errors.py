@@ -7,6 +7,7 @@
      +-- NotFound            model, version, alias or route that does not exist       (404)
      +-- Conflict            somebody else was first (compare-and-set, duplicates)    (409)
      +-- TooLarge            a stated or measured size over a limit                   (413)
+     +-- BudgetExceeded      what may be spent for the caller or the model is spent   (429)
      +-- Unsupported         well-formed, but not offered here                        (400)
      +-- Overloaded          refused early so that accepted work stays fast           (503)
      +-- Unavailable         nothing that could serve this is up                      (503)
@@ -80,6 +81,10 @@ class Conflict(PrimeSparkError):
 
 class TooLarge(PrimeSparkError):
     code = "too_large"
+
+
+class BudgetExceeded(PrimeSparkError):
+    code = "budget_exceeded"
 
 
 class Unsupported(PrimeSparkError):

@@ -24,6 +24,7 @@ import grpc
 from edge_runtime.config import OffloadSettings
 from edge_runtime.engine import Engine
 from edge_runtime.errors import (
+    BudgetExceeded,
     DeadlineExceeded,
     NotFound,
     Overloaded,
@@ -233,7 +234,7 @@ class OffloadingService(EngineService):
             except WayLost as error:
                 link.taken_back += 1
                 failed = failed or error
-            except (Overloaded, Unavailable, NotFound) as error:
+            except (Overloaded, Unavailable, NotFound, BudgetExceeded) as error:
                 failed = error if failed is None or isinstance(failed, WayLost) else failed
             finally:
                 table.ended(sent)

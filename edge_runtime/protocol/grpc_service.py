@@ -29,6 +29,7 @@ from google.protobuf.message import Message
 
 from edge_runtime.auth import Authenticates, Principal
 from edge_runtime.errors import (
+    BudgetExceeded,
     Conflict,
     Corrupt,
     DeadlineExceeded,
@@ -80,6 +81,7 @@ GRPC_STATUS: Final[Mapping[type[PrimeSparkError], grpc.StatusCode]] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Conflict: grpc.StatusCode.ABORTED,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    BudgetExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Corrupt: grpc.StatusCode.DATA_LOSS,
     Overloaded: grpc.StatusCode.UNAVAILABLE,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -392,7 +394,8 @@ def trailers(error: PrimeSparkError) -> tuple[tuple[str, str], ...]:
         found.append(("prime-spark-field", _ascii(error.field)))
     if error.hint is not None:
         found.append(("prime-spark-hint", _ascii(error.hint)))
-    if grpc_status(error) is grpc.StatusCode.UNAVAILABLE:
+    is_spent = isinstance(error, BudgetExceeded)
+    if is_spent or grpc_status(error) is grpc.StatusCode.UNAVAILABLE:
         wait_s = error.retry_after_s or 1.0
         found.append(("retry-after", str(max(1, math.ceil(wait_s)))))
         found.append(("grpc-retry-pushback-ms", str(math.ceil(wait_s * 1e3))))

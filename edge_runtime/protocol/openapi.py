@@ -242,7 +242,7 @@ def _infer(suffix: str) -> Schema:
                     "application/octet-stream": {"schema": binary},
                 },
             },
-            **_errors(400, 401, 403, 404, 413, 503, 504),
+            **_errors(400, 401, 403, 404, 413, 429, 503, 504),
         },
     }
 
@@ -331,6 +331,7 @@ _MEANING = {
     404: "No such model, version or route.",
     409: "Somebody else was first.",
     413: "Over a size limit.",
+    429: "What may be spent is spent; see Retry-After.",
     503: "Refused early or nothing to serve it; see Retry-After.",
     504: "The deadline passed.",
 }

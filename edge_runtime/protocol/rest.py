@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_runtime.auth import Authenticates, Principal
 from edge_runtime.errors import (
+    BudgetExceeded,
     Conflict,
     Corrupt,
     DeadlineExceeded,
@@ -79,6 +80,7 @@ HTTP_STATUS: Mapping[type[PrimeSparkError], int] = {
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
+    BudgetExceeded: 429,
     Corrupt: 500,
     Overloaded: 503,
     Unavailable: 503,
@@ -365,7 +367,7 @@ def error_response(error: PrimeSparkError) -> Response:
     status = http_status(error)
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="prime-spark"'
-    if status == 503:
+    if status in (429, 503):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1.0)))
     return _json(error_document(error), status, headers)
 

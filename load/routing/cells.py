@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,10 +11,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from load.routing.rules import SUBJECTS
+from load.routing.rules import SUBJECTS, Subject
 from load.simulator.run import Outcomes, Plan, Simulation
 from load.simulator.trace import Trace
-from load.simulator.world import Cut, Throttle, World, reference
+from load.simulator.world import Cut, Throttle, World, reference, reference_rates
+from policies.cost import FREE, PriceBook, Rates, cost_of, standing
 
 Fault = Literal["throttle", "cut"]
 INTERACTIVE_S: Final = 0.5  # a deadline below this is that of somebody who waits
@@ -39,6 +40,7 @@ class Cell:
 class Result:
     """A run in figures; times in seconds, shares from 0 to 1, cost in dollars a request.
 
+    joules, carbon_g: of computing, a request; standing_j: of nodes that waited, a request of all.
     misses: late, refused, dropped or lost; interactive: those of requests with short deadlines;
     calibration: for each bin of `BINS`, requests, mean predicted share, observed share; fault: the
     misses of requests that came while the site was cut off, dead_sends: to targets that were known
@@ -56,14 +58,17 @@ class Result:
     calibration: tuple[tuple[int, float, float], ...]
     cut_misses: float
     dead_sends: int
+    joules: float = 0.0
+    carbon_g: float = 0.0
+    standing_j: float = 0.0
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def world_of(cell: Cell, duration_s: float) -> World:
+def world_of(cell: Cell, duration_s: float, book: PriceBook | None = None) -> World:
     """Return the fleet with the fault of a cell: a slow node time and again, or a site cut off."""
-    world = reference()
+    world = reference(book)
     if cell.fault == "cut":
         end_s = min(_BEGIN_S + CUT_S, 0.9 * duration_s)
         return replace(world, cuts=(Cut(world.sites[0], _BEGIN_S, end_s),))
@@ -72,11 +77,13 @@ def world_of(cell: Cell, duration_s: float) -> World:
     return replace(world, throttles=slow)
 
 
-def run(trace: Trace, cell: Cell) -> Result:
-    """Simulate a cell."""
-    subject = SUBJECTS[cell.subject]
+def run(
+    trace: Trace, cell: Cell, subject: Subject | None = None, book: PriceBook | None = None
+) -> Result:
+    """Simulate a cell. subject: in place of the one it names; book: prices, if not the default."""
+    subject = subject or SUBJECTS[cell.subject]
     rate = cell.utilisation * reference().capacity / len(reference().sites)
-    world = world_of(cell, trace.scaled(rate).duration_s)
+    world = world_of(cell, trace.scaled(rate).duration_s, book)
     plan = Plan(
         world=world,
         trace=trace,
@@ -88,7 +95,7 @@ def run(trace: Trace, cell: Cell) -> Result:
         load_in_replies=subject.replies,
         seed=cell.seed,
     )
-    return _summary(cell, world, Simulation(plan).run())
+    return _summary(cell, world, Simulation(plan).run(), reference_rates(book))
 
 
 def run_all(
@@ -107,7 +114,7 @@ def _one(traces: dict[str, Trace], cell: Cell) -> Result:
     return run(traces[cell.trace], cell)
 
 
-def _summary(cell: Cell, world: World, found: Outcomes) -> Result:
+def _summary(cell: Cell, world: World, found: Outcomes, rates: Mapping[str, Rates]) -> Result:
     is_answered = ~np.isnan(found.delay_s)
     is_late = ~is_answered | (np.nan_to_num(found.delay_s, nan=np.inf) > found.slack_s)
     delays = np.sort(found.delay_s[is_answered])
@@ -115,9 +122,14 @@ def _summary(cell: Cell, world: World, found: Outcomes) -> Result:
     during = np.zeros(len(is_late), bool)
     for cut in world.cuts:
         during |= (found.arrived >= cut.begin_s) & (found.arrived < cut.end_s)
+    requests = len(is_late)
+    busy, waiting = FREE, FREE
+    for name, share in found.busy.items():
+        busy = busy.plus(cost_of(rates[name], share * found.duration_s, 0.0))
+        waiting = waiting.plus(standing(rates[name], max(0.0, 1.0 - share) * found.duration_s))
     return Result(
         cell=cell,
-        requests=len(is_late),
+        requests=requests,
         p50_s=p50,
         p95_s=p95,
         p99_s=p99,
@@ -127,6 +139,9 @@ def _summary(cell: Cell, world: World, found: Outcomes) -> Result:
         calibration=tuple(_calibration(found.late, is_late)),
         cut_misses=float(is_late[during].mean()) if during.any() else 0.0,
         dead_sends=found.dead_sends,
+        joules=busy.joules / requests,
+        carbon_g=busy.carbon_g / requests,
+        standing_j=waiting.joules / requests,
     )
 
 

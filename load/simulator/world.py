@@ -2,14 +2,18 @@
 
 `reference()` is the mixed fleet that the benchmarks use: three sites with a Hailo box each, two of
 them with a box that computes on its processor, and two replicas in the cloud. Its service times
-and prices are stated assumptions of the size that was measured on such parts.
+are stated assumptions of the size that was measured on such parts, its prices those of the default
+price book.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from cluster.cost.prices import read_book
+from policies.cost import PriceBook, Rates
 
 Discipline = Literal["fifo", "edf"]
 CLOUD = "cloud"
@@ -87,20 +91,35 @@ class World:
         return self.cloud_rtt_s if CLOUD in (site, other) else self.other_rtt_s
 
 
-def reference() -> World:
-    """Return the mixed fleet of the benchmarks."""
+def reference_rates(book: PriceBook | None = None) -> dict[str, Rates]:
+    """Return what each node of `reference()` costs. book: the default one when None."""
+    book = book or read_book()
+    # Between plants requests move over a network that is paid for anyway.
+    hailo = book.rates_of("hailo-box", "site", egress_usd_per_gb=0.0)
+    pi = book.rates_of("pi", "site", egress_usd_per_gb=0.0)
+    cloud = book.rates("cloud", CLOUD)
+    return {
+        **{f"hailo-{i}": hailo for i in (1, 2, 3)},
+        **{f"cpu-{i}": pi for i in (1, 2)},
+        **{f"cloud-{i}": cloud for i in (1, 2)},
+    }
+
+
+def reference(book: PriceBook | None = None) -> World:
+    """Return the mixed fleet of the benchmarks. book: the default one when None."""
     sites = ("plant-1", "plant-2", "plant-3")
-    kwh = 0.30 / 3.6e6  # dollars a joule
-    hailo = [
-        NodeSpec(f"hailo-{i}", site, "edge", 0.046, 8, usd_per_s=10.5 * kwh)
-        for i, site in enumerate(sites, 1)
-    ]
-    cpu = [
-        NodeSpec(f"cpu-{i}", site, "edge", 0.165, usd_per_s=8.0 * kwh)
-        for i, site in enumerate(sites[:2], 1)
-    ]
-    cloud = [
-        NodeSpec(f"cloud-{i}", CLOUD, "cloud", 0.012, 8, usd_per_s=0.53 / 3600, usd_per_byte=9e-11)
-        for i in (1, 2)
-    ]
-    return World(sites, (*hailo, *cpu, *cloud))
+    hailo = [NodeSpec(f"hailo-{i}", site, "edge", 0.046, 8) for i, site in enumerate(sites, 1)]
+    cpu = [NodeSpec(f"cpu-{i}", site, "edge", 0.165) for i, site in enumerate(sites[:2], 1)]
+    cloud = [NodeSpec(f"cloud-{i}", CLOUD, "cloud", 0.012, 8) for i in (1, 2)]
+    rates = reference_rates(book)
+    return World(
+        sites,
+        tuple(
+            replace(
+                node,
+                usd_per_s=rates[node.name].usd_per_s,
+                usd_per_byte=rates[node.name].egress_usd_per_byte,
+            )
+            for node in (*hailo, *cpu, *cloud)
+        ),
+    )

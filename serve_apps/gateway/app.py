@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from cluster.config import Settings
+from cluster.cost.prices import read_book
 from cluster.home import Home
 from cluster.identity.apikeys import ApiKeyStore
 from cluster.registry.embedded import EmbeddedRegistry
@@ -27,12 +28,16 @@ from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import build_grpc_server
 from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
+from policies.cost import Spending
 from serve_apps.gateway.backing import HandleBacking
+from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
+from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.metrics import metrics_text
 from serve_apps.gateway.overview import target_overview
+from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.sockets import claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
@@ -76,8 +81,20 @@ class Gateway:
         catalogue = Catalogue(registry, defaults)
         targets = TargetTable(_targets(settings, engine, sync))
         log = DecisionLog()
-        dispatcher = Dispatcher(targets, log)
-        service = GatewayService(catalogue, targets, dispatcher, registry, version)
+        name = f"gateway-{slot.number}"
+        requests = RequestLog(
+            home.requests,
+            name,
+            max_bytes=settings.cost.log_bytes,
+            max_days=settings.cost.log_days,
+            share=1 / settings.gateway.max_replicas,
+        )
+        spending = Spending(settings.budgets.budgets())
+        budgets = Budgets(spending, home.budgets, name)
+        budgets.restore()
+        ledger = Ledger(requests, spending)
+        dispatcher = Dispatcher(targets, log, ledger=ledger)
+        service = GatewayService(catalogue, targets, dispatcher, registry, version, budgets)
         authenticator = Authenticator(
             TokenVerifier(json.loads(home.jwks.read_text())),
             ApiKeyStore(home.api_keys),
@@ -87,7 +104,7 @@ class Gateway:
             service,
             authenticator,
             limits,
-            metrics_text(engine, log, targets, budget, gate),
+            metrics_text(engine, log, targets, budget, gate, ledger, budgets),
             budget,
             gate,
             extra=(
@@ -105,9 +122,10 @@ class Gateway:
         self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")
         os.chmod(slot.grpc_path, 0o600)  # noqa: PTH101 (a call of microseconds, at the start)
         await self._grpc.start()
-        self._tasks += [
-            loop.create_task(work) for work in (sync.run(), catalogue.run(), targets.run())
-        ]
+        works = [sync.run(), catalogue.run(), targets.run(), requests.run()]
+        if spending:
+            works.append(budgets.run())
+        self._tasks += [loop.create_task(work) for work in works]
         logger.info("gateway slot %d serves", slot.number)
 
     async def check_health(self) -> None:
@@ -130,13 +148,18 @@ class Gateway:
 def _targets(settings: Settings, engine: Engine, sync: ModelSync) -> Sequence[AnyTarget]:
     from ray import serve
 
+    book = read_book(settings.cost.price_book)
+
     def remote(name: str, tier: str, site: str) -> RemoteTarget:
         handle = serve.get_deployment_handle("Inference", app_name=tier)
         # The scale of the loop's clock, which itself moves in steps of a millisecond here.
-        return RemoteTarget(name, tier, site, HandleBacking(handle), time.monotonic)
+        backing = HandleBacking(handle)
+        return RemoteTarget(name, tier, site, backing, time.monotonic, book.rates(tier, site))
 
     found: list[AnyTarget] = [
-        LocalTarget("colocated", settings.site, engine, sync),
+        LocalTarget(
+            "colocated", settings.site, engine, sync, rates=book.rates("colocated", settings.site)
+        ),
         remote("cloud", "cloud", settings.site),
     ]
     if settings.edge.enabled:

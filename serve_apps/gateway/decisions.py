@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edge_runtime.errors import InvalidInput
+from policies.cost import FREE, PARTS, Cost
 from policies.routing import Verdict
 
 CAPACITY: Final = 1000
@@ -19,7 +20,10 @@ CAPACITY: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """One request: what was chosen and why. at: unix seconds; outcome: `ok` or an error code."""
+    """One request: what was chosen and why, and what it cost.
+
+    at: unix seconds; outcome: `ok` or an error code.
+    """
 
     at: float
     request_id: str
@@ -32,6 +36,7 @@ class DecisionRecord:
     taken_s: float
     outcome: str
     verdicts: tuple[Verdict, ...]
+    cost: Cost = FREE
 
 
 class DecisionLog:
@@ -80,6 +85,10 @@ def _document(record: DecisionRecord) -> dict[str, Any]:
         "expected_ms": round(record.expected_s * 1e3, 3),
         "taken_ms": round(record.taken_s * 1e3, 3),
         "outcome": record.outcome,
+        "usd": record.cost.usd,
+        "parts": {part: getattr(record.cost, part) for part in PARTS},
+        "joules": record.cost.joules,
+        "carbon_g": record.cost.carbon_g,
         "considered": [
             {
                 "target": verdict.target,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edge_runtime.engine import Answered
@@ -27,10 +27,12 @@ from edge_runtime.protocol.types import InferRequest
 from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, choose
 from policies.routing.sizes import bucket
 from serve_apps.gateway.decisions import DecisionLog, DecisionRecord
+from serve_apps.gateway.ledger import Attempt, Ledger
 from serve_apps.gateway.targets import TargetLost, TargetTable
 
 ATTEMPTS: Final = 2
 FAILOVER: Final = "failover"
+DEGRADED: Final = "budget_degraded"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +56,10 @@ class Dispatcher:
         log: DecisionLog,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        ledger: Ledger | None = None,
     ) -> None:
         self._targets = targets
+        self._ledger = ledger or Ledger()
         self._clock = clock
         self._log = log
         self._wall = wall
@@ -66,8 +70,9 @@ class Dispatcher:
         version: str,
         placements: frozenset[str],
         context: CallContext,
+        prefer: frozenset[str] = frozenset(),
     ) -> Dispatched:
-        """Run a request somewhere.
+        """Run a request somewhere. prefer: tiers to use alone while one of them can serve it.
 
         Raises DeadlineExceeded, Unavailable (no target), Overloaded (every target refuses), or
         what the model refused with.
@@ -79,15 +84,19 @@ class Dispatcher:
         for attempt in range(1, ATTEMPTS + 1):
             began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
             now = loop.time()
-            wanted = self._wanted(request, placements, context, now)
-            decision = self._choose(request, version, wanted._replace(excluded=excluded))
+            wanted = _wanted(request, placements, context, now)
+            under_way = Attempt(self._wall(), request.id, request.model, version, wanted, attempt)
+            if wanted.slack_s <= 0.0:
+                raise self._refused(under_way, _late(request.model))
+            decision, is_cheap = self._decide(under_way, excluded, prefer)
             if isinstance(decision, NoTarget) and spare:
-                decision = self._choose(request, version, wanted)
+                decision, is_cheap = self._decide(under_way, frozenset(), prefer)
             if isinstance(decision, NoTarget):
-                raise failed or _no_target(request.model, decision)
+                raise failed or self._refused(under_way, _no_target(request.model, decision))
             if isinstance(decision, Hopeless):
-                raise failed or _hopeless(request.model, decision)
-            reason = decision.reason if attempt == 1 else FAILOVER
+                raise failed or self._refused(under_way, _hopeless(request.model, decision))
+            reason = FAILOVER if attempt > 1 else DEGRADED if is_cheap else decision.reason
+            answer: Answered | None = None
             outcome = "cancelled"
             may_move = attempt < ATTEMPTS and _has_alternative(decision)
             try:
@@ -108,27 +117,44 @@ class Dispatcher:
                 raise
             finally:
                 taken_s = time.perf_counter() - began_s
-                self._record(request, version, decision, reason, attempt, taken_s, outcome)
+                self._record(under_way, decision, reason, answer, taken_s, outcome)
         raise failed or Unavailable(f"model '{request.model}' could not be reached")
 
-    def _wanted(
-        self, request: InferRequest, placements: frozenset[str], context: CallContext, now: float
-    ) -> Request:
-        if context.deadline <= now:
-            raise _late(request.model)
-        moved_bytes = sum(tensor.data.nbytes for tensor in request.inputs)
-        return Request(
-            slack_s=context.deadline - now,
-            bucket=bucket(moved_bytes),
-            moved_bytes=moved_bytes,
-            tiers=placements,
-            tier=context.tier,
-            origin_site=context.origin_site,
-            tenant=context.principal.tenant,
-        )
+    def refused(
+        self,
+        request: InferRequest,
+        version: str,
+        placements: frozenset[str],
+        context: CallContext,
+        error: PrimeSparkError,
+    ) -> None:
+        """Account for a request that was refused before it got here."""
+        wanted = _wanted(request, placements, context, asyncio.get_running_loop().time())
+        self._refused(Attempt(self._wall(), request.id, request.model, version, wanted), error)
 
-    def _choose(self, request: InferRequest, version: str, wanted: Request) -> Outcome:
-        known = self._targets.known((request.model, version))
+    def _refused(self, under_way: Attempt, error: PrimeSparkError) -> PrimeSparkError:
+        if under_way.number <= 1:  # else it has its lines already
+            self._ledger.refused(replace(under_way, number=0), error.code)
+        return error
+
+    def _decide(
+        self, under_way: Attempt, excluded: frozenset[str], prefer: frozenset[str]
+    ) -> tuple[Outcome, bool]:
+        """Decide among the preferred tiers, else among all; True when one of those was found.
+
+        What a caller asks of a tier counts for less than a budget that is spent.
+        """
+        key, wanted = (under_way.model, under_way.version), under_way.wanted
+        wanted = wanted._replace(excluded=excluded)
+        tiers = prefer & (wanted.tiers or prefer)
+        if tiers:
+            found = self._choose(key, wanted._replace(tiers=tiers, tier=None))
+            if isinstance(found, Decision):
+                return found, True
+        return self._choose(key, wanted), False
+
+    def _choose(self, key: tuple[str, str], wanted: Request) -> Outcome:
+        known = self._targets.known(key)
         outcome = choose(wanted, known, self._clock())
         if isinstance(outcome, Decision):
             known.decided(outcome, wanted.objective)
@@ -158,29 +184,49 @@ class Dispatcher:
 
     def _record(
         self,
-        request: InferRequest,
-        version: str,
+        under_way: Attempt,
         decision: Decision,
         reason: str,
-        attempt: int,
+        answer: Answered | None,
         taken_s: float,
         outcome: str,
     ) -> None:
+        place = self._targets.known((under_way.model, under_way.version))[decision.target]
+        rates = self._targets[decision.target].rates
+        cost = self._ledger.ended(
+            under_way, decision, reason, place, rates, answer, taken_s, outcome
+        )
         self._log.add(
             DecisionRecord(
-                at=self._wall(),
-                request_id=request.id,
-                model=request.model,
-                version=version,
+                at=under_way.at,
+                request_id=under_way.request_id,
+                model=under_way.model,
+                version=under_way.version,
                 target=decision.target,
                 reason=reason,
-                attempt=attempt,
+                attempt=under_way.number,
                 expected_s=decision.expected_s,
                 taken_s=taken_s,
                 outcome=outcome,
                 verdicts=decision.verdicts,
+                cost=cost,
             )
         )
+
+
+def _wanted(
+    request: InferRequest, placements: frozenset[str], context: CallContext, now: float
+) -> Request:
+    moved_bytes = sum(tensor.data.nbytes for tensor in request.inputs)
+    return Request(
+        slack_s=context.deadline - now,
+        bucket=bucket(moved_bytes),
+        moved_bytes=moved_bytes,
+        tiers=placements,
+        tier=context.tier,
+        origin_site=context.origin_site,
+        tenant=context.principal.tenant,
+    )
 
 
 def _has_alternative(decision: Decision) -> bool:

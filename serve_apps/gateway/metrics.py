@@ -12,7 +12,10 @@ from edge_runtime.engine import Engine
 from edge_runtime.engine.metrics import EngineCollector
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
+from policies.cost import PARTS
+from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.decisions import DecisionLog
+from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.targets import TargetTable
 
 
@@ -61,11 +64,76 @@ class GatewayCollector(Collector):
         )
 
 
+class CostCollector(Collector):
+    """Yields what serving cost, what became of the request log, and how budgets stand."""
+
+    def __init__(self, ledger: Ledger, budgets: Budgets) -> None:
+        self._ledger = ledger
+        self._budgets = budgets
+
+    def collect(self) -> Iterator[Metric]:
+        usd = CounterMetricFamily(
+            "prime_spark_gateway_cost_usd", "Dollars by part.", labels=("target", "part")
+        )
+        joules = CounterMetricFamily(
+            "prime_spark_gateway_energy_joules", "Energy of computing.", labels=("target",)
+        )
+        carbon = CounterMetricFamily(
+            "prime_spark_gateway_carbon_grams", "CO2 equivalent of it.", labels=("target",)
+        )
+        for target, cost in self._ledger.costs.items():
+            for part in PARTS:
+                usd.add_metric((target, part), getattr(cost, part))
+            joules.add_metric((target,), cost.joules)
+            carbon.add_metric((target,), cost.carbon_g)
+        yield usd
+        yield joules
+        yield carbon
+        log = self._ledger.log
+        for what, count in (
+            ("written", log.written if log else 0),
+            ("dropped", log.dropped if log else 0),
+        ):
+            yield CounterMetricFamily(
+                f"prime_spark_gateway_request_log_{what}",
+                f"Records of the request log that were {what}.",
+                value=count,
+            )
+        share = GaugeMetricFamily(
+            "prime_spark_gateway_budget_spent_ratio",
+            "Spent of a budget in its window, by all gateways.",
+            labels=("budget",),
+        )
+        for name, spent in self._budgets.shares().items():
+            share.add_metric((name,), spent)
+        yield share
+        actions = CounterMetricFamily(
+            "prime_spark_gateway_budget_actions",
+            "Requests that met a spent budget.",
+            labels=("budget", "action"),
+        )
+        for key, count in self._budgets.actions.items():
+            actions.add_metric(key, count)
+        yield actions
+        yield CounterMetricFamily(
+            "prime_spark_gateway_budget_without_cheap_place",
+            "Requests that a budget sent to the edge, and no edge place could serve.",
+            value=self._budgets.without_cheap_place,
+        )
+
+
 def metrics_text(
-    engine: Engine, log: DecisionLog, targets: TargetTable, budget: ByteBudget, gate: Gate
+    engine: Engine,
+    log: DecisionLog,
+    targets: TargetTable,
+    budget: ByteBudget,
+    gate: Gate,
+    ledger: Ledger,
+    budgets: Budgets,
 ) -> Callable[[], tuple[bytes, str]]:
     """Return what `/metrics` answers with, over a registry of its own (nothing global)."""
     registry = CollectorRegistry()
     registry.register(EngineCollector(engine))
     registry.register(GatewayCollector(log, targets, budget, gate))
+    registry.register(CostCollector(ledger, budgets))
     return lambda: (generate_latest(registry), CONTENT_TYPE_LATEST)

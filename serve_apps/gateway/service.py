@@ -13,6 +13,7 @@ from cluster.registry.types import PLACEMENTS, ServingEntry
 from edge_runtime.engine import model_options
 from edge_runtime.engine.batch import check
 from edge_runtime.errors import (
+    BudgetExceeded,
     DeadlineExceeded,
     InvalidInput,
     NotFound,
@@ -39,8 +40,9 @@ from edge_runtime.protocol.types import (
     merge_statistics,
 )
 from policies.routing.splits import of_engine
+from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.catalogue import Catalogue, ServedModel
-from serve_apps.gateway.dispatch import Dispatcher
+from serve_apps.gateway.dispatch import DEGRADED, Dispatcher
 from serve_apps.gateway.shadows import Shadows
 from serve_apps.gateway.targets import TargetTable, failures
 
@@ -59,6 +61,7 @@ class GatewayService:
         dispatcher: Dispatcher,
         registry: Registry,
         version: str,
+        budgets: Budgets | None = None,
     ) -> None:
         self._numbers = itertools.count()
         self.shadows = Shadows(dispatcher)
@@ -67,6 +70,7 @@ class GatewayService:
         self._dispatcher = dispatcher
         self._registry = registry
         self._version = version
+        self._budgets = budgets
 
     def health(self) -> Health:
         if self._catalogue.snapshot.generation < 0:
@@ -220,9 +224,13 @@ class GatewayService:
         version = served.version.version
         names = tuple(output.name for output in request.outputs)
         check(served.version.signature, request.inputs, names)
-        found = await self._dispatcher.infer(request, version, served.entry.placements, context)
+        placements = served.entry.placements
+        prefer = await self._admitted(request, version, placements, context)
+        found = await self._dispatcher.infer(request, version, placements, context, prefer)
         answer = found.answer
-        if request.version is None and (copies := snapshot.shadows(request.model, version, key)):
+        if prefer and self._budgets is not None:  # nor are copies sent that cost as much again
+            self._budgets.degraded(is_cheap=found.reason == DEGRADED)
+        elif request.version is None and (copies := snapshot.shadows(request.model, version, key)):
             self.shadows.send(request, copies, context, answer.outputs)
         response = InferResponse(
             model=request.model,
@@ -234,6 +242,30 @@ class GatewayService:
             parameters=origin_parameters(found.target, found.reason, answer.rung, answer.age_s),
         )
         return InferResult(response, found.target, found.reason, answer.rung, answer.age_s)
+
+    async def _admitted(
+        self,
+        request: InferRequest,
+        version: str,
+        placements: frozenset[str],
+        context: CallContext,
+    ) -> frozenset[str]:
+        """Return the tiers that budgets leave it, none where they do not care.
+
+        Raises BudgetExceeded.
+        """
+        if self._budgets is None:
+            return frozenset()
+        try:
+            return await self._budgets.admit(
+                context.principal.tenant,
+                request.model,
+                can_wait=context.priority > 0,
+                slack_s=context.deadline - asyncio.get_running_loop().time(),
+            )
+        except BudgetExceeded as error:
+            self._dispatcher.refused(request, version, placements, context, error)
+            raise
 
     def _served(self, model: str, version: str) -> ServedModel | None:
         for served in self._catalogue.snapshot.served.get(model, ()):

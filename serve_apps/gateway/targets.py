@@ -24,7 +24,7 @@ from typing import Final, Protocol
 from edge_runtime.engine import Answered, Engine, LoadReport
 from edge_runtime.errors import DeadlineExceeded, Overloaded, PrimeSparkError, Unavailable
 from edge_runtime.protocol.types import InferRequest, ModelStatistics
-from policies.cost import EGRESS_USD_PER_BYTE
+from policies.cost import NO_BOOK, Rates
 from policies.routing import Request, RoutingTable, Target
 from serve_apps.gateway.knowledge import Key, Knowledge
 from serve_apps.model_sync import ModelSync
@@ -93,11 +93,18 @@ class RemoteTarget:
     """An inference application (a tier at a site) behind a backing that can fail."""
 
     def __init__(
-        self, name: str, tier: str, site: str, backing: Backing, clock: Callable[[], float]
+        self,
+        name: str,
+        tier: str,
+        site: str,
+        backing: Backing,
+        clock: Callable[[], float],
+        rates: Rates = NO_BOOK,
     ) -> None:
         self.name = name
         self.tier = tier
         self.site = site
+        self.rates = rates
         self._backing = backing
         self._clock = clock
         self._heard_at = -float("inf")
@@ -120,7 +127,8 @@ class RemoteTarget:
                 self.tier,
                 self.site,
                 is_up=self.is_up,
-                usd_per_byte=EGRESS_USD_PER_BYTE,
+                usd_per_s=self.rates.usd_per_s,
+                usd_per_byte=self.rates.egress_usd_per_byte,
             )
         )
 
@@ -313,10 +321,12 @@ class LocalTarget:
         engine: Engine,
         sync: ModelSync,
         clock: Callable[[], float] = time.monotonic,
+        rates: Rates = NO_BOOK,
     ) -> None:
         self.name = name
         self.tier = "colocated"
         self.site = site
+        self.rates = rates
         self.is_up = True
         self.is_silent = False
         self.is_due = False
@@ -331,7 +341,15 @@ class LocalTarget:
     def join(self, knowledge: Knowledge) -> None:
         """Write what is learned of this target to what a gateway knows of all."""
         self._knowledge = knowledge
-        knowledge.add(Target(self.name, self.tier, self.site, usd_per_byte=EGRESS_USD_PER_BYTE))
+        knowledge.add(
+            Target(
+                self.name,
+                self.tier,
+                self.site,
+                usd_per_s=self.rates.usd_per_s,
+                usd_per_byte=self.rates.egress_usd_per_byte,
+            )
+        )
 
     def view(self, key: Key) -> Target:
         """Return what routing knows of this target for one model version, as of now."""

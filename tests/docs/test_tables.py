@@ -21,9 +21,12 @@ from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_client import WayLost
 from edge_runtime.protocol.grpc_service import grpc_status
 from edge_runtime.protocol.rest import http_status
+from policies.cost import Spending
 from policies.routing.types import REASONS
+from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.decisions import DecisionLog
-from serve_apps.gateway.dispatch import FAILOVER
+from serve_apps.gateway.dispatch import DEGRADED, FAILOVER
+from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.metrics import metrics_text
 from serve_apps.gateway.targets import TargetTable
 from tests.docs.pages import DOCS, ROOT, table
@@ -69,7 +72,7 @@ def test_the_settings_table_has_every_setting_with_its_default() -> None:
 
 def test_the_reasons_are_those_that_routing_gives() -> None:
     shown = [reason for reason, _ in table("reference/http.md", "reason")]
-    assert shown == [*REASONS, FAILOVER]
+    assert shown == [*REASONS, FAILOVER, DEGRADED]
 
 
 def test_the_scopes_are_those_that_credentials_may_hold() -> None:
@@ -98,9 +101,11 @@ async def test_the_edge_metrics_are_those_that_the_edge_runtime_answers_with(
     assert shown == found
 
 
-async def test_the_metrics_are_those_that_the_gateway_answers_with() -> None:
+async def test_the_metrics_are_those_that_the_gateway_answers_with(tmp_path: Path) -> None:
     engine = Engine(EngineOptions())
-    text, _ = metrics_text(engine, DecisionLog(), TargetTable(()), ByteBudget(1), Gate())()
+    parts = (DecisionLog(), TargetTable(()), ByteBudget(1), Gate())
+    budgets = Budgets(Spending(()), tmp_path, "gateway-0")
+    text, _ = metrics_text(engine, *parts, Ledger(), budgets)()
     await engine.close()
     kinds_of = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text.decode(), re.MULTILINE))
     shown = {name: kind for name, kind, *_ in table("reference/metrics.md", "metric")}

@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ import pytest
 from edge_runtime.auth import Principal
 from edge_runtime.config import OffloadSettings
 from edge_runtime.engine import Engine, EngineOptions, ModelSource
-from edge_runtime.errors import NotFound, Unauthenticated, Unavailable
+from edge_runtime.errors import BudgetExceeded, NotFound, Unauthenticated, Unavailable
 from edge_runtime.offload import CloudLink, OffloadingService
-from edge_runtime.protocol.service import CallContext, Limits
+from edge_runtime.protocol.grpc_service import build_grpc_server
+from edge_runtime.protocol.service import CallContext, InferResult, Limits
 from edge_runtime.protocol.types import InferRequest, Tensor
+from edge_runtime.service import EngineService
 from policies.leaving import LeavingRules
 from tests.contract.models import FEATURES, write_models
 from tests.edge_process import EdgeProcess
@@ -48,9 +51,48 @@ def cloud(
     assert process.stop() == 0
 
 
+class Cloud(Protocol):
+    """What a box is linked to."""
+
+    @property
+    def grpc(self) -> str: ...
+
+    def token(self) -> str: ...
+
+
+class SpentCloud(EngineService):
+    """A cloud whose budget for everybody is spent, in this process."""
+
+    grpc = ""
+
+    def token(self) -> str:
+        return "anything"
+
+    def authenticate(self, authorization: str | None, api_key: str | None = None) -> Principal:
+        return Principal("someone", frozenset({"infer"}))
+
+    async def infer(self, request: InferRequest, context: CallContext) -> InferResult:
+        raise BudgetExceeded("budget 'all' is spent", retry_after_s=3600.0)
+
+
+@asynccontextmanager
+async def spent_cloud() -> AsyncIterator[SpentCloud]:
+    engine = Engine(EngineOptions(threads=1))
+    cloud = SpentCloud(engine, (), version="test")
+    await cloud.load_all()
+    server = build_grpc_server(cloud, cloud, Limits())
+    cloud.grpc = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield cloud
+    finally:
+        await server.stop(None)
+        await engine.close()
+
+
 @asynccontextmanager
 async def box(
-    cloud: EdgeProcess, folder: Path, here: list[ModelSource], rules: LeavingRules | None = None
+    cloud: Cloud, folder: Path, here: list[ModelSource], rules: LeavingRules | None = None
 ) -> AsyncIterator[tuple[OffloadingService, CloudLink]]:
     """A box with these models, linked to the cloud."""
     token = folder / "token"
@@ -177,6 +219,26 @@ async def test_a_request_that_left_because_of_a_queue_here_comes_back_to_it(
             cloud.process.send_signal(signal.SIGCONT)
         assert (answer.target, link.sent, link.taken_back) == ("edge/barn", 1, 1)
         await asyncio.gather(*busy)
+
+
+async def test_a_box_answers_itself_what_the_cloud_has_no_budget_for(
+    sources: dict[str, ModelSource], tmp_path: Path
+) -> None:
+    async with spent_cloud() as cloud:
+        async with box(cloud, tmp_path, [sources["slow"]]) as (service, link):
+            steps = Tensor("steps", "INT64", np.array([2000], np.int64))
+            slow = InferRequest("slow", None, (steps,))
+            busy = [asyncio.create_task(service.infer(slow, call("edge"))) for _ in range(3)]
+            await until(lambda: service._engine.runner("slow", "1").work_ahead_s > 0)
+            service._engine.runner("slow", "1").service.saw(1, 0.2)
+            link._service_s["slow"] = 0.001
+            answer = await service.infer(slow, call(seconds=60.0))
+            assert (answer.target, link.sent) == ("edge/barn", 1)
+            await asyncio.gather(*busy)
+        async with box(cloud, tmp_path, []) as (service, _):
+            with pytest.raises(BudgetExceeded) as error:
+                await service.infer(ask(), call())
+            assert error.value.retry_after_s == 3600.0
 
 
 async def test_the_credential_is_read_again_when_its_file_changes(

@@ -18,12 +18,15 @@ from edge_runtime.errors import (
     Unavailable,
 )
 from edge_runtime.protocol.service import CallContext
+from policies.cost import Budget, Rates, Spending
 from serve_apps.gateway.decisions import DecisionLog
-from serve_apps.gateway.dispatch import Dispatched, Dispatcher
+from serve_apps.gateway.dispatch import DEGRADED, Dispatched, Dispatcher
+from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.targets import SILENCE_S, RemoteTarget, TargetLost, TargetTable
 from tests.serve_apps.gateway.place import KEY, Clock, Place, later, remote, request, until
 
 ANYWHERE = frozenset({"cloud", "edge", "colocated"})
+EDGE = frozenset({"edge"})
 
 
 class Gateway:
@@ -35,14 +38,23 @@ class Gateway:
         self.targets = [remote(name, place, self.clock) for name, place in places.items()]
         self.table = TargetTable(self.targets)
         self.log = DecisionLog()
-        self.dispatcher = Dispatcher(self.table, self.log, wall=lambda: 12.5, clock=self.clock)
+        self.spending = Spending([Budget("all", 1.0, "day")])
+        self.ledger = Ledger(spending=self.spending)
+        self.dispatcher = Dispatcher(
+            self.table, self.log, wall=lambda: 12.5, clock=self.clock, ledger=self.ledger
+        )
 
     def send(
-        self, *, timeout_s: float = 60.0, site: str | None = "dc", tier: str | None = None
+        self,
+        *,
+        timeout_s: float = 60.0,
+        site: str | None = "dc",
+        tier: str | None = None,
+        prefer: frozenset[str] = frozenset(),
     ) -> asyncio.Task[Dispatched]:
         principal = Principal("tester", frozenset())
         context = CallContext(principal, later(timeout_s), origin_site=site, tier=tier)
-        return asyncio.create_task(self.dispatcher.infer(request(), "1", ANYWHERE, context))
+        return asyncio.create_task(self.dispatcher.infer(request(), "1", ANYWHERE, context, prefer))
 
     @property
     def story(self) -> list[tuple[str, str, int, str]]:
@@ -271,3 +283,55 @@ async def test_without_any_target_the_answer_says_what_was_found(alone: Gateway)
     with pytest.raises(Unavailable, match="cloud: down") as error:
         await alone.send()
     assert error.value.retry_after_s == 1.0
+
+
+async def test_a_request_that_should_go_to_the_edge_does_whatever_its_caller_insists_on(
+    gateway: Gateway,
+) -> None:
+    found = await gateway.send(tier="cloud", prefer=EDGE)
+    assert (found.target, found.reason) == ("edge/lab", DEGRADED)
+    assert (await gateway.send(tier="cloud")).target == "cloud"
+
+
+async def test_a_request_that_should_go_to_the_edge_never_fails_for_that(
+    gateway: Gateway, alone: Gateway, edge: Place
+) -> None:
+    assert (await alone.send(prefer=EDGE)).target == "cloud"
+    edge.refuse(Overloaded("busy"))
+    found = await gateway.send(prefer=EDGE)
+    assert (found.target, found.reason) == ("cloud", "failover")
+    assert gateway.story == [
+        ("edge/lab", DEGRADED, 1, "overloaded"),
+        ("cloud", "failover", 2, "ok"),
+    ]
+
+
+async def test_an_answer_costs_its_work_and_the_bytes_that_crossed_the_border(
+    gateway: Gateway,
+) -> None:
+    rates = Rates(replica_usd_per_s=2.0, egress_usd_per_byte=0.5, busy_w=3.0, carbon_g_per_j=0.25)
+    for target in gateway.targets:
+        target.rates = rates
+    await gateway.send(site="dc", tier="cloud")
+    await gateway.send(site="dc", tier="edge")
+    edge, cloud = gateway.log.read({})["decisions"]
+    assert cloud["parts"] == {"replica": 0.002, "egress": 0.0, "energy": 0.0, "carbon": 0.0}
+    assert edge["parts"]["egress"] == 0.5 * (8 + 8)  # two numbers there, two back
+    assert cloud["joules"] == pytest.approx(0.003)
+    assert cloud["carbon_g"] == pytest.approx(0.00075)
+    assert edge["usd"] == pytest.approx(8.002)
+    assert gateway.ledger.costs["edge/lab"].usd == edge["usd"]
+    (all_of_it,) = gateway.spending.totals(12.5)
+    assert all_of_it.spent_usd == pytest.approx(cloud["usd"] + edge["usd"])
+
+
+async def test_an_attempt_without_an_answer_costs_what_it_moved_and_no_work(
+    gateway: Gateway, edge: Place
+) -> None:
+    for target in gateway.targets:
+        target.rates = Rates(replica_usd_per_s=2.0, egress_usd_per_byte=0.5)
+    edge.refuse(InvalidInput("no"))
+    with pytest.raises(InvalidInput):
+        await gateway.send(site="dc", tier="edge")
+    (record,) = gateway.log.read({})["decisions"]
+    assert record["parts"] == {"replica": 0.0, "egress": 4.0, "energy": 0.0, "carbon": 0.0}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from cluster.registry import EmbeddedRegistry
 from edge_runtime.auth import Principal
 from edge_runtime.engine import Engine, ModelOptions, ModelSource
 from edge_runtime.errors import (
+    BudgetExceeded,
     Corrupt,
     DeadlineExceeded,
     InvalidInput,
@@ -29,10 +32,14 @@ from edge_runtime.protocol.service import (
     InferenceService,
 )
 from edge_runtime.protocol.types import InferRequest, ParameterValue
+from policies.cost import Budget, Spending
+from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
+from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.overview import target_overview
+from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.targets import LocalTarget, TargetTable
 from serve_apps.model_sync import ModelSync
@@ -47,16 +54,21 @@ MLP = ("mlp", "1")
 class Gateway:
     """The parts of a gateway replica as `Gateway` wires them, without servers and without Ray."""
 
-    def __init__(self, registry: EmbeddedRegistry, engine: Engine) -> None:
+    def __init__(
+        self, registry: EmbeddedRegistry, engine: Engine, home: Path, *limits: Budget
+    ) -> None:
         self.registry = registry
         self.engine = engine
         self.sync = ModelSync(engine, registry, "colocated", DEFAULTS)
         self.catalogue = Catalogue(registry, DEFAULTS)
         self.targets = TargetTable([LocalTarget("colocated", "dc", engine, self.sync)])
         self.log = DecisionLog()
-        dispatcher = Dispatcher(self.targets, self.log)
+        spending = Spending(limits)
+        self.requests = RequestLog(home / "requests", "gateway-0", max_bytes=1 << 20, max_days=1)
+        self.budgets = Budgets(spending, home / "budgets", "gateway-0")
+        dispatcher = Dispatcher(self.targets, self.log, ledger=Ledger(self.requests, spending))
         self.service: InferenceService = GatewayService(
-            self.catalogue, self.targets, dispatcher, registry, "1.2.3"
+            self.catalogue, self.targets, dispatcher, registry, "1.2.3", self.budgets
         )
 
     async def follow(self) -> None:
@@ -78,12 +90,15 @@ def _context(timeout_s: float = 60.0) -> CallContext:
 
 @pytest.fixture
 def unread(
-    registry: EmbeddedRegistry, engine: Engine, models: Mapping[str, ModelSource]
+    registry: EmbeddedRegistry,
+    engine: Engine,
+    models: Mapping[str, ModelSource],
+    tmp_path: Path,
 ) -> Gateway:
     """A gateway that has not looked at its registry, which holds four models."""
     for name in ("mlp", "add_sub", "slow", "broken"):
         register(registry, models[name])
-    return Gateway(registry, engine)
+    return Gateway(registry, engine, tmp_path)
 
 
 @pytest.fixture
@@ -315,3 +330,37 @@ async def test_requests_accepted_before_an_unload_are_answered(gateway: Gateway)
     await gateway.service.unload_model("mlp", {"version": "1"}, _context())
     found = await asyncio.gather(*asking)
     assert {each.target for each in found} == {"colocated"}
+
+
+async def test_a_spent_budget_refuses_and_the_refusal_is_in_the_request_log(
+    registry: EmbeddedRegistry, engine: Engine, models: Mapping[str, ModelSource], tmp_path: Path
+) -> None:
+    register(registry, models["mlp"])
+    serve(registry, "mlp")
+    gateway = Gateway(registry, engine, tmp_path, Budget("all", 1.0, "month", "refuse"))
+    await gateway.follow()
+    await gateway.service.infer(mlp_request(), _context())
+    gateway.budgets.spending.charge("default", "mlp", 1.0, time.time())
+    with pytest.raises(BudgetExceeded, match="budget 'all' is spent") as error:
+        await gateway.service.infer(mlp_request(), _context())
+    assert error.value.retry_after_s is not None
+    await gateway.requests.flush()
+    (file,) = tmp_path.joinpath("requests").glob("*.jsonl")
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["attempt"], line["outcome"]) for line in told] == [
+        (1, "ok"),
+        (0, "budget_exceeded"),
+    ]
+
+
+async def test_where_no_edge_place_can_serve_a_degraded_request_is_served_and_that_is_counted(
+    registry: EmbeddedRegistry, engine: Engine, models: Mapping[str, ModelSource], tmp_path: Path
+) -> None:
+    register(registry, models["mlp"])
+    serve(registry, "mlp")
+    gateway = Gateway(registry, engine, tmp_path, Budget("all", 1.0, "month", "degrade"))
+    await gateway.follow()
+    gateway.budgets.spending.charge("default", "mlp", 1.0, time.time())
+    found = await gateway.service.infer(mlp_request(), _context())
+    assert (found.target, found.reason) == ("colocated", "only_candidate")
+    assert gateway.budgets.without_cheap_place == 1

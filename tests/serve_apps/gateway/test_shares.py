@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from cluster.registry import EmbeddedRegistry
 from edge_runtime.engine import Engine, ModelSource
 from edge_runtime.errors import InvalidInput
 from edge_runtime.protocol.types import InferRequest
+from policies.cost import Budget
 from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.shadows import UNDER_WAY
 from tests.edge_runtime.engine.gate import until
@@ -22,11 +25,14 @@ from tests.serve_apps.registered import mlp_request, register, serve
 
 @pytest.fixture
 async def gateway(
-    registry: EmbeddedRegistry, engine: Engine, models: Mapping[str, ModelSource]
+    registry: EmbeddedRegistry,
+    engine: Engine,
+    models: Mapping[str, ModelSource],
+    tmp_path: Path,
 ) -> AsyncIterator[Gateway]:
     for version in ("1", "2", "3"):
         register(registry, models["mlp"], version)
-    made = Gateway(registry, engine)
+    made = Gateway(registry, engine, tmp_path, Budget("all", 1e6, "month", "degrade"))
     yield made
     assert isinstance(made.service, GatewayService)
     await made.service.shadows.close()
@@ -96,6 +102,16 @@ async def test_a_shadow_gets_copies_and_its_answer_is_compared(gateway: Gateway)
     assert shadows.counts == {("mlp", "2", "same"): 10}
     copies = [d for d in gateway.log.read({})["decisions"] if d["version"] == "2"]
     assert {copy["id"] for copy in copies} == {f"shadow:request-{n}" for n in range(10)}
+
+
+async def test_no_copies_are_sent_for_money_that_is_spent(gateway: Gateway) -> None:
+    serve(gateway.registry, "mlp", "1")
+    serve(gateway.registry, "mlp", "2", shadow_percent=100.0)
+    await gateway.follow()
+    gateway.budgets.spending.charge("default", "mlp", 1e6, time.time())
+    assert await versions_of(gateway, 10) == {"1": 10}
+    assert gateway.service.shadows.counts.total() == 0  # type: ignore[attr-defined]
+    assert {d["version"] for d in gateway.log.read({})["decisions"]} == {"1"}
 
 
 async def test_a_shadow_that_fails_is_nobodys_failure(gateway: Gateway) -> None:

@@ -1,0 +1,1 @@
+"""Money: the settings, the price book as a file, and what gateways have spent."""
