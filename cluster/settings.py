@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, cast, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cluster.cost.settings import BudgetsSettings, CostSettings
 from edge_runtime.config import (
@@ -19,6 +19,8 @@ from edge_runtime.config import (
     Section,
     SiteName,
 )
+
+Objective = Literal["latency", "balanced", "cost"]  # as in `policies.routing`, which needs numpy
 
 
 def _absolute(text: str) -> str:
@@ -84,6 +86,41 @@ class GatewaySettings(Section):
         return self
 
 
+RuleName = Literal[
+    "utility", "random", "weighted_random", "round_robin", "weighted_round_robin",
+    "least_outstanding", "weighted_least_outstanding", "two_choices", "weighted_two_choices",
+    "peak_ewma", "weighted_peak_ewma", "shortest_delay", "nearest",
+]  # fmt: skip
+
+
+class RoutingSettings(Section):
+    """How the gateway chooses among targets.
+
+    rule: `utility` unless you know better; objective: `latency`, `balanced` or `cost`, for models
+    that no pattern of objectives (`MODEL=OBJECTIVE`, as `batch-*=cost`) matches and requests that
+    say none.
+    """
+
+    rule: RuleName = "utility"
+    objective: Objective = "balanced"
+    objectives: tuple[str, ...] = ()
+
+    @field_validator("objectives")
+    @classmethod
+    def _are_pairs(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        for text in objectives:
+            pattern, _, objective = text.partition("=")
+            if not pattern or objective not in get_args(Objective):
+                known = ", ".join(get_args(Objective))
+                raise ValueError(f"'{text}' is no MODEL=OBJECTIVE, with one of {known}")
+        return objectives
+
+    def by_model(self) -> tuple[tuple[str, Objective], ...]:
+        """Return patterns of model names with their objectives."""
+        parts = (text.partition("=") for text in self.objectives)
+        return tuple((pattern, cast("Objective", objective)) for pattern, _, objective in parts)
+
+
 class InferenceSettings(Section):
     """Autoscaling of the cloud tier; the edge tier keeps min_replicas.
 
@@ -127,6 +164,7 @@ class Settings(Section):
     tls: Tls = Tls()
     front_door: FrontDoor = FrontDoor()
     gateway: GatewaySettings = GatewaySettings()
+    routing: RoutingSettings = RoutingSettings()
     inference: InferenceSettings = InferenceSettings()
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()

@@ -42,11 +42,11 @@ from edge_runtime.protocol.service import (
     computed_on,
 )
 from edge_runtime.protocol.types import InferRequest
+from edge_runtime.routed import wanted
 from edge_runtime.service import EngineService
 from policies.cost import EGRESS_USD_PER_BYTE
 from policies.leaving import LeavingRules, may_leave
-from policies.routing import Decision, Outcome, Request, RoutingTable, Target, choose
-from policies.routing.sizes import bucket
+from policies.routing import Decision, Outcome, Request, RoutingTable, Target, decide
 
 logger = logging.getLogger(__name__)
 
@@ -219,11 +219,11 @@ class OffloadingService(EngineService):
         failed: PrimeSparkError | None = None
         table = self._table(request.model)
         for _ in range(2):
-            wanted = self._wanted(request, context, excluded)
-            decision = self._choose(table, wanted, request, link)
+            asked = self._wanted(request, context, excluded)
+            decision = self._choose(table, asked, request, link)
             if not isinstance(decision, Decision):
                 break
-            sent = table.sent(decision.target, wanted, self._now())
+            sent = table.sent(decision.target, asked, self._now())
             try:
                 if decision.target != CLOUD:
                     result = await super().infer(request, context)
@@ -246,22 +246,13 @@ class OffloadingService(EngineService):
     def _wanted(
         self, request: InferRequest, context: CallContext, excluded: frozenset[str]
     ) -> Request:
-        slack_s = context.deadline - asyncio.get_running_loop().time()
-        if slack_s <= 0:
+        found = wanted(request, context, asyncio.get_running_loop().time(), origin_site=self._site)
+        if found.slack_s <= 0:
             raise DeadlineExceeded("the deadline has passed", field="timeout")
-        moved_bytes = sum(tensor.data.nbytes for tensor in request.inputs)
-        return Request(
-            slack_s=slack_s,
-            bucket=bucket(moved_bytes),
-            moved_bytes=moved_bytes,
-            tier=context.tier,
-            origin_site=self._site,
-            tenant=context.principal.tenant,
-            excluded=excluded,
-        )
+        return found._replace(excluded=excluded)
 
     def _choose(
-        self, table: RoutingTable, wanted: Request, request: InferRequest, link: CloudLink
+        self, table: RoutingTable, asked: Request, request: InferRequest, link: CloudLink
     ) -> Outcome:
         """Decide, with what is known at this moment of the engine here and of the link."""
         self._see_here(table, request)
@@ -269,10 +260,7 @@ class OffloadingService(EngineService):
         table.change(
             CLOUD, is_up=link.is_up, rtt_s=link.rtt_s, service_s=service_s, row_s=service_s
         )
-        outcome = choose(wanted, table, self._now())
-        if isinstance(outcome, Decision):
-            table.decided(outcome, wanted.objective)
-        return outcome
+        return decide(asked, table, self._now())
 
     def _table(self, model: str) -> RoutingTable:
         """Return what is known for a model; callers may name any, so the oldest are forgotten."""

@@ -22,8 +22,8 @@ follows from it: `table` raises it while decisions spend more than the budget an
 they spend less (a Lagrange multiplier by stochastic subgradient; Neely, "Stochastic Network
 Optimization", 2010). `latency` looks at the expected delay alone.
 
-A request whose deadline nobody can meet may be refused at once (`refuse_at`): it loses nothing
-that it still had, and those who can be served are spared.
+A request that is likely late wherever it goes is refused at once (`refuse_at`) while there is work
+ahead everywhere: it loses little that it still had, and those who can be served are spared.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Weights:
     and the expected delay decides. scarcity: the part of the price difference that a place which
     is always busy adds; haste: of it for using up all the time that is left, or a second of it;
     away: of it for leaving the caller's site; overdue: of the price of risk for each second that
-    it is expected to be late. refuse_at: the least P(late) with which a request is refused; above
-    1 none is.
+    it is expected to be late. refuse_at: the least P(late) with which a request is refused where
+    there is work ahead everywhere; above 1 none is.
     """
 
     budget: float = 0.0
@@ -76,7 +76,7 @@ class Weights:
     haste: float = 1.0
     away: float = 0.02
     overdue: float = 0.5
-    refuse_at: float = 2.0
+    refuse_at: float = 0.8
 
 
 WEIGHTS: Final[Mapping[Objective, Weights]] = MappingProxyType(
@@ -103,7 +103,7 @@ def choose(
         return _decision(found, min(spares, key=lambda i: found[i][1::-1]), "last_resort", None)
     fastest_s = min([found[i].expected_s for i in candidates])
     least_late = min([found[i].late for i in candidates])
-    if least_late >= weight.refuse_at:
+    if least_late >= weight.refuse_at and _all_wait(request, table.targets, candidates, now):
         return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - request.slack_s))
     if len(candidates) == 1:
         reason = "only_candidate" if request.tier is None else "tier_requested"
@@ -251,11 +251,23 @@ def _choose_among_many(
         )
         for i in order
     )
-    if least_late >= weight.refuse_at:
+    if least_late >= weight.refuse_at and _all_wait(request, targets, candidates.tolist(), now):
         return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - slack_s))
     spent = (found[0].late - least_late) / weight.budget if weight.budget else None
     site = targets[candidates[order[0]]].site
     return _decision(found, 0, _reason(request, found[0], site, fastest_s), spent)
+
+
+def _all_wait(
+    request: Request, targets: Sequence[Target], candidates: Sequence[int], now: float
+) -> bool:
+    """Tell whether there is work ahead wherever a request may go.
+
+    An idle place is tried whatever was late there before: how else would one learn that it is
+    better now?
+    """
+    slack_s = request.slack_s
+    return all(wait_s(targets[i], slack_s - targets[i].rtt_s, now) > 0.0 for i in candidates)
 
 
 def _time_to_use_up(slack_s: float, fastest_s: float) -> float:

@@ -41,6 +41,7 @@ from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.sockets import claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
+from serve_apps.gateway.wishes import Wishes
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
@@ -93,8 +94,11 @@ class Gateway:
         budgets = Budgets(spending, home.budgets, name)
         budgets.restore()
         ledger = Ledger(requests, spending)
-        dispatcher = Dispatcher(targets, log, ledger=ledger)
+        routing = settings.routing
+        wishes = Wishes(routing.rule, routing.objective, routing.by_model())
+        dispatcher = Dispatcher(targets, log, ledger=ledger, wishes=wishes)
         service = GatewayService(catalogue, targets, dispatcher, registry, version, budgets)
+        self._closing.push_async_callback(service.shadows.close)
         authenticator = Authenticator(
             TokenVerifier(json.loads(home.jwks.read_text())),
             ApiKeyStore(home.api_keys),
@@ -104,7 +108,7 @@ class Gateway:
             service,
             authenticator,
             limits,
-            metrics_text(engine, log, targets, budget, gate, ledger, budgets),
+            metrics_text(engine, log, targets, budget, gate, ledger, budgets, service.shadows),
             budget,
             gate,
             extra=(

@@ -9,11 +9,13 @@ that lost the request has replicas left, it is repeated there.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from edge_runtime import routed
 from edge_runtime.engine import Answered
 from edge_runtime.errors import (
     DeadlineExceeded,
@@ -24,11 +26,11 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.service import CallContext
 from edge_runtime.protocol.types import InferRequest
-from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, choose
-from policies.routing.sizes import bucket
+from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, decide
 from serve_apps.gateway.decisions import DecisionLog, DecisionRecord
 from serve_apps.gateway.ledger import Attempt, Ledger
 from serve_apps.gateway.targets import TargetLost, TargetTable
+from serve_apps.gateway.wishes import Wishes
 
 ATTEMPTS: Final = 2
 FAILOVER: Final = "failover"
@@ -47,7 +49,7 @@ class Dispatched:
 class Dispatcher:
     """Routes requests over a target table.
 
-    wall: unix seconds, for the log only; clock: that of the targets.
+    wall: unix seconds, for the log only; clock: that of the targets; wishes: how to choose.
     """
 
     def __init__(
@@ -57,7 +59,12 @@ class Dispatcher:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         ledger: Ledger | None = None,
+        wishes: Wishes | None = None,
     ) -> None:
+        self._wishes = wishes or Wishes()
+        self._rule = self._wishes.decides
+        self._random = random.Random()  # noqa: S311 (which of equal targets)
+        self._turns = 0
         self._targets = targets
         self._ledger = ledger or Ledger()
         self._clock = clock
@@ -84,7 +91,7 @@ class Dispatcher:
         for attempt in range(1, ATTEMPTS + 1):
             began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
             now = loop.time()
-            wanted = _wanted(request, placements, context, now)
+            wanted = self._wanted(request, placements, context, now)
             under_way = Attempt(self._wall(), request.id, request.model, version, wanted, attempt)
             if wanted.slack_s <= 0.0:
                 raise self._refused(under_way, _late(request.model))
@@ -129,7 +136,7 @@ class Dispatcher:
         error: PrimeSparkError,
     ) -> None:
         """Account for a request that was refused before it got here."""
-        wanted = _wanted(request, placements, context, asyncio.get_running_loop().time())
+        wanted = self._wanted(request, placements, context, asyncio.get_running_loop().time())
         self._refused(Attempt(self._wall(), request.id, request.model, version, wanted), error)
 
     def _refused(self, under_way: Attempt, error: PrimeSparkError) -> PrimeSparkError:
@@ -154,11 +161,22 @@ class Dispatcher:
         return self._choose(key, wanted), False
 
     def _choose(self, key: tuple[str, str], wanted: Request) -> Outcome:
-        known = self._targets.known(key)
-        outcome = choose(wanted, known, self._clock())
-        if isinstance(outcome, Decision):
-            known.decided(outcome, wanted.objective)
-        return outcome
+        return decide(wanted, self._targets.known(key), self._clock(), self._rule)
+
+    def _wanted(
+        self, request: InferRequest, placements: frozenset[str], context: CallContext, now: float
+    ) -> Request:
+        self._turns += 1
+        return routed.wanted(
+            request,
+            context,
+            now,
+            origin_site=context.origin_site,
+            objective=self._wishes.objective_of(request.model),
+            tiers=placements,
+            draw=self._random.getrandbits(64),
+            turn=self._turns,
+        )
 
     async def _call(
         self,
@@ -212,21 +230,6 @@ class Dispatcher:
                 cost=cost,
             )
         )
-
-
-def _wanted(
-    request: InferRequest, placements: frozenset[str], context: CallContext, now: float
-) -> Request:
-    moved_bytes = sum(tensor.data.nbytes for tensor in request.inputs)
-    return Request(
-        slack_s=context.deadline - now,
-        bucket=bucket(moved_bytes),
-        moved_bytes=moved_bytes,
-        tiers=placements,
-        tier=context.tier,
-        origin_site=context.origin_site,
-        tenant=context.principal.tenant,
-    )
 
 
 def _has_alternative(decision: Decision) -> bool:

@@ -16,6 +16,7 @@ from policies.cost import PARTS
 from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.ledger import Ledger
+from serve_apps.gateway.shadows import Shadows
 from serve_apps.gateway.targets import TargetTable
 
 
@@ -122,6 +123,23 @@ class CostCollector(Collector):
         )
 
 
+class ShadowCollector(Collector):
+    """Yields what came of copies of requests."""
+
+    def __init__(self, shadows: Shadows) -> None:
+        self._shadows = shadows
+
+    def collect(self) -> Iterator[Metric]:
+        found = CounterMetricFamily(
+            "prime_spark_gateway_shadows",
+            "Copies of requests by what came of them.",
+            labels=("model", "version", "outcome"),
+        )
+        for key, count in self._shadows.counts.items():
+            found.add_metric(key, count)
+        yield found
+
+
 def metrics_text(
     engine: Engine,
     log: DecisionLog,
@@ -130,10 +148,12 @@ def metrics_text(
     gate: Gate,
     ledger: Ledger,
     budgets: Budgets,
+    shadows: Shadows,
 ) -> Callable[[], tuple[bytes, str]]:
     """Return what `/metrics` answers with, over a registry of its own (nothing global)."""
     registry = CollectorRegistry()
     registry.register(EngineCollector(engine))
     registry.register(GatewayCollector(log, targets, budget, gate))
     registry.register(CostCollector(ledger, budgets))
+    registry.register(ShadowCollector(shadows))
     return lambda: (generate_latest(registry), CONTENT_TYPE_LATEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cluster.config import PROFILES, Settings, known_keys, load_settings, load_with_origins
+from cluster.settings import Objective, RuleName
 from edge_runtime.errors import InvalidInput, NotFound
+from policies.routing import RULES
+from policies.routing.types import OBJECTIVES
 
 
 @pytest.fixture
@@ -256,3 +260,16 @@ def test_whatever_a_variable_holds_it_is_taken_or_refused_by_its_name(key: str, 
     except InvalidInput as refused:
         if refused.field not in (key, key.split(".")[0], "config"):
             raise
+
+
+def test_objectives_by_model_are_read_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    env = {"PRIME_SPARK_HOME": str(tmp_path)}
+    found = load_settings(env, {"routing.objectives": ["batch-*=cost", "*=latency"]})
+    assert found.routing.by_model() == (("batch-*", "cost"), ("*", "latency"))
+    with pytest.raises(InvalidInput, match="'digits=cheap' is no MODEL=OBJECTIVE"):
+        load_settings(env, {"routing.objectives": ["digits=cheap"]})
+
+
+def test_the_rules_and_objectives_of_settings_are_those_of_routing() -> None:
+    assert set(get_args(RuleName)) == set(RULES)
+    assert get_args(Objective) == OBJECTIVES

@@ -25,9 +25,10 @@ from policies.cost import Spending
 from policies.routing.types import REASONS
 from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.decisions import DecisionLog
-from serve_apps.gateway.dispatch import DEGRADED, FAILOVER
+from serve_apps.gateway.dispatch import DEGRADED, FAILOVER, Dispatcher
 from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.metrics import metrics_text
+from serve_apps.gateway.shadows import Shadows
 from serve_apps.gateway.targets import TargetTable
 from tests.docs.pages import DOCS, ROOT, table
 
@@ -105,7 +106,8 @@ async def test_the_metrics_are_those_that_the_gateway_answers_with(tmp_path: Pat
     engine = Engine(EngineOptions())
     parts = (DecisionLog(), TargetTable(()), ByteBudget(1), Gate())
     budgets = Budgets(Spending(()), tmp_path, "gateway-0")
-    text, _ = metrics_text(engine, *parts, Ledger(), budgets)()
+    shadows = Shadows(Dispatcher(parts[1], parts[0]))
+    text, _ = metrics_text(engine, *parts, Ledger(), budgets, shadows)()
     await engine.close()
     kinds_of = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text.decode(), re.MULTILINE))
     shown = {name: kind for name, kind, *_ in table("reference/metrics.md", "metric")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -25,7 +26,7 @@ from policies.routing import (
     Weights,
     choose,
 )
-from policies.routing.delay import expected_delay, place_s
+from policies.routing.delay import expected_delay, place_s, wait_s
 from policies.routing.lateness import late_share
 from policies.routing.types import OBJECTIVES, REASONS, SLACKS
 from policies.routing.utility import MIN_RETRY_S
@@ -42,6 +43,8 @@ from tests.policies.routing.strategies import (
 
 CHEAP = Target("cheap", "edge", "plant-a", service_s=0.25, usd=0.0)
 DEAR = Target("dear", "cloud", "cloud", service_s=0.125, usd=1.0)
+EAGER = {name: replace(weight, refuse_at=2.0) for name, weight in WEIGHTS.items()}
+AHEAD = (0.25,) * len(SLACKS)
 ASKED = Request(1.0)
 
 
@@ -54,7 +57,7 @@ def decided(
 ) -> Decision:
     if objective is not None:
         request = request._replace(objective=objective)
-    weights = WEIGHTS if weight is None else dict.fromkeys(OBJECTIVES, weight)
+    weights = EAGER if weight is None else dict.fromkeys(OBJECTIVES, weight)
     table = found if isinstance(found, RoutingTable) else RoutingTable(found)
     outcome = choose(request, table, now, weights)
     assert isinstance(outcome, Decision)
@@ -378,7 +381,10 @@ def test_the_price_of_a_place_that_is_not_busy_is_all_that_it_costs() -> None:
 
 
 def test_who_is_late_anyway_is_not_sent_to_the_cheapest_and_slowest_place() -> None:
-    found = [CHEAP._replace(service_s=3.0), DEAR._replace(service_s=1.5)]
+    found = [
+        CHEAP._replace(service_s=2.75, ahead_s=AHEAD, ahead_at=NOW),
+        DEAR._replace(service_s=1.25, ahead_s=AHEAD, ahead_at=NOW),
+    ]
     outcome = decided(found, objective="cost")
     assert (outcome.target, outcome.reason) == ("dear", "least_late")
 
@@ -476,20 +482,25 @@ def test_every_reason_that_is_documented_is_given_in_some_case() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(requests, targets(), st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5]))
-def test_a_request_is_hopeless_exactly_when_the_safest_target_is_as_late_as_that(
+def test_a_request_is_hopeless_exactly_when_all_are_as_late_as_that_and_have_work_ahead(
     request: Request, found: list[Target], refuse_at: float
 ) -> None:
     weights = dict.fromkeys(OBJECTIVES, Weights(budget=0.005, refuse_at=refuse_at))
     outcome = choose(request, RoutingTable(found), NOW, weights)
     able = [verdict for verdict in outcome.verdicts if verdict.ruled_out is None]
     safest = min([verdict.late for verdict in able], default=-1.0)
-    assert isinstance(outcome, Hopeless) == (safest >= refuse_at)
+    by_name = {target.name: target for target in found}
+    waits = [
+        wait_s(by_name[v.target], request.slack_s - by_name[v.target].rtt_s, NOW) for v in able
+    ]
+    assert isinstance(outcome, Hopeless) == (safest >= refuse_at and min(waits) > 0.0)
 
 
-@settings(max_examples=100, deadline=None)
-@given(requests, targets())
-def test_by_default_nobody_is_hopeless(request: Request, found: list[Target]) -> None:
-    assert not isinstance(choose(request, RoutingTable(found), NOW), Hopeless)
+def test_an_idle_place_is_tried_however_late_it_was_before() -> None:
+    bad = CHEAP._replace(errors=(50.0,) * 150, bias=50.0)
+    assert decided([bad]).late == 1.0
+    busy = bad._replace(ahead_s=AHEAD, ahead_at=NOW)
+    assert isinstance(choose(ASKED, RoutingTable([busy]), NOW), Hopeless)
 
 
 def test_a_refusal_says_how_late_it_would_be_and_when_to_come_again() -> None:
@@ -502,7 +513,8 @@ def test_a_refusal_says_how_late_it_would_be_and_when_to_come_again() -> None:
 
 def test_nobody_is_told_to_come_again_at_once() -> None:
     weights = dict.fromkeys(OBJECTIVES, Weights(refuse_at=0.9))
-    outcome = choose(Request(0.2), RoutingTable([CHEAP]), NOW, weights)
+    found = [CHEAP._replace(service_s=0.0, ahead_s=AHEAD, ahead_at=NOW)]
+    outcome = choose(Request(0.2), RoutingTable(found), NOW, weights)
     assert isinstance(outcome, Hopeless)
     assert outcome.retry_after_s == MIN_RETRY_S
 
@@ -544,7 +556,10 @@ def test_among_very_many_with_old_reports_the_one_with_the_fewest_requests_is_ch
 
 def test_among_very_many_a_request_is_hopeless_when_the_safest_is_as_late_as_that() -> None:
     weights = dict.fromkeys(OBJECTIVES, Weights(refuse_at=0.9))
-    found = [CHEAP._replace(name=f"t{n}", service_s=1.5 + n) for n in range(100)]
+    found = [
+        CHEAP._replace(name=f"t{n}", service_s=1.25 + n, ahead_s=AHEAD, ahead_at=NOW)
+        for n in range(100)
+    ]
     outcome = choose(ASKED, RoutingTable(found), NOW, weights)
     assert isinstance(outcome, Hopeless)
     assert (outcome.late, outcome.retry_after_s) == (1.0, 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -19,11 +20,13 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.service import CallContext
 from policies.cost import Budget, Rates, Spending
+from policies.routing import Objective
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import DEGRADED, Dispatched, Dispatcher
 from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.targets import SILENCE_S, RemoteTarget, TargetLost, TargetTable
-from tests.serve_apps.gateway.place import KEY, Clock, Place, later, remote, request, until
+from serve_apps.gateway.wishes import Wishes
+from tests.serve_apps.gateway.place import IDLE, KEY, Clock, Place, later, remote, request, until
 
 ANYWHERE = frozenset({"cloud", "edge", "colocated"})
 EDGE = frozenset({"edge"})
@@ -32,7 +35,7 @@ EDGE = frozenset({"edge"})
 class Gateway:
     """A dispatcher over two places: the cloud, which is tried first, and the edge site lab."""
 
-    def __init__(self, places: Mapping[str, Place]) -> None:
+    def __init__(self, places: Mapping[str, Place], wishes: Wishes | None = None) -> None:
         self.clock = Clock()
         self.places = places
         self.targets = [remote(name, place, self.clock) for name, place in places.items()]
@@ -41,7 +44,12 @@ class Gateway:
         self.spending = Spending([Budget("all", 1.0, "day")])
         self.ledger = Ledger(spending=self.spending)
         self.dispatcher = Dispatcher(
-            self.table, self.log, wall=lambda: 12.5, clock=self.clock, ledger=self.ledger
+            self.table,
+            self.log,
+            wall=lambda: 12.5,
+            clock=self.clock,
+            ledger=self.ledger,
+            wishes=wishes,
         )
 
     def send(
@@ -51,9 +59,18 @@ class Gateway:
         site: str | None = "dc",
         tier: str | None = None,
         prefer: frozenset[str] = frozenset(),
+        session: str = "",
+        objective: Objective | None = None,
     ) -> asyncio.Task[Dispatched]:
         principal = Principal("tester", frozenset())
-        context = CallContext(principal, later(timeout_s), origin_site=site, tier=tier)
+        context = CallContext(
+            principal,
+            later(timeout_s),
+            origin_site=site,
+            tier=tier,
+            session=session,
+            objective=objective,
+        )
         return asyncio.create_task(self.dispatcher.infer(request(), "1", ANYWHERE, context, prefer))
 
     @property
@@ -67,9 +84,9 @@ class Gateway:
         return sum(target.view(KEY).outstanding for target in self.targets)
 
 
-async def _gateway(**places: Place) -> Gateway:
+async def _gateway(wishes: Wishes | None = None, **places: Place) -> Gateway:
     names = {"cloud": "cloud", "edge": "edge/lab"}
-    made = Gateway({names[name]: place for name, place in places.items()})
+    made = Gateway({names[name]: place for name, place in places.items()}, wishes)
     await made.table.probe()
     return made
 
@@ -335,3 +352,29 @@ async def test_an_attempt_without_an_answer_costs_what_it_moved_and_no_work(
         await gateway.send(site="dc", tier="edge")
     (record,) = gateway.log.read({})["decisions"]
     assert record["parts"] == {"replica": 0.0, "egress": 4.0, "energy": 0.0, "carbon": 0.0}
+
+
+async def test_the_objective_is_the_caller_s_or_the_model_s_or_the_default() -> None:
+    slow, quick = (replace(IDLE, service_s=seconds, row_s=seconds) for seconds in (0.2, 0.01))
+    wishes = Wishes(objectives=(("m", "latency"), ("*", "cost")))
+    gateway = await _gateway(wishes, cloud=Place(load=quick), edge=Place(load=slow))
+    assert (await gateway.send(site="lab", timeout_s=2.0)).target == "cloud"
+    cheap = await gateway.send(site="lab", timeout_s=2.0, objective="cost")
+    assert cheap.target == "edge/lab"
+
+
+async def test_a_session_stays_at_one_place() -> None:
+    gateway = await _gateway(cloud=Place(), edge=Place())
+    for name in ("mine", "yours", "theirs", "ours"):
+        found = [await gateway.send(session=name) for _ in range(4)]
+        assert len({each.target for each in found}) == 1
+        assert {each.reason for each in found} == {"session"}
+    assert {target for target, *_ in gateway.story} == {"cloud", "edge/lab"}
+
+
+async def test_another_rule_is_a_setting() -> None:
+    gateway = await _gateway(Wishes(rule="round_robin"), cloud=Place(), edge=Place())
+    for _ in range(6):
+        await gateway.send()
+    assert {target for target, *_ in gateway.story} == {"cloud", "edge/lab"}
+    assert {reason for _, reason, *_ in gateway.story} == {"by_rule"}
