@@ -48,6 +48,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol import rest_documents as documents
 from edge_runtime.protocol.body import ByteBudget, pack, read_body
 from edge_runtime.protocol.context import (
+    CLIENT_HEADER,
     LOAD_HEADER,
     OBJECTIVE_HEADER,
     SESSION_HEADER,
@@ -328,6 +329,7 @@ class RestApi:
             load=headers.get(LOAD_HEADER),
             session=headers.get(SESSION_HEADER),
             objective=headers.get(OBJECTIVE_HEADER),
+            address=headers.get(CLIENT_HEADER),
         )
 
     async def _repository_call(self, request: Request) -> tuple[CallContext, Parameters]:

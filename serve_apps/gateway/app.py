@@ -34,11 +34,14 @@ from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
+from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.metrics import metrics_text
+from serve_apps.gateway.neighbours import Neighbours
 from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
+from serve_apps.gateway.site_overview import site_overview
 from serve_apps.gateway.sockets import claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
 from serve_apps.loopback import stay_on_loopback
@@ -79,7 +82,9 @@ class Gateway:
         self._closing.push_async_callback(engine.close)
         sync = ModelSync(engine, registry, "colocated", defaults)
         catalogue = Catalogue(registry, defaults)
-        targets = TargetTable(_targets(settings, engine, sync))
+        geography = await asyncio.to_thread(Geography.of, settings)
+        neighbours = Neighbours(geography)
+        targets = TargetTable(_targets(settings, engine, sync), geography)
         log = DecisionLog()
         name = f"gateway-{slot.number}"
         requests = RequestLog(
@@ -93,7 +98,7 @@ class Gateway:
         budgets = Budgets(spending, home.budgets, name)
         budgets.restore()
         ledger = Ledger(requests, spending)
-        dispatcher = Dispatcher(targets, log, ledger=ledger)
+        dispatcher = Dispatcher(targets, log, ledger=ledger, geography=geography)
         service = GatewayService(catalogue, targets, dispatcher, registry, version, budgets)
         authenticator = Authenticator(
             TokenVerifier(json.loads(home.jwks.read_text())),
@@ -110,6 +115,7 @@ class Gateway:
             extra=(
                 ExtraRoute("/v2/prime-spark/decisions", "metrics:read", log.read),
                 ExtraRoute("/v2/prime-spark/targets", "metrics:read", target_overview(targets)),
+                ExtraRoute("/v1/sites", "infer", site_overview(geography, targets, neighbours)),
             ),
         )
         self._http = HttpServer(app, unix_listener(Path(slot.http_path)))
@@ -122,9 +128,11 @@ class Gateway:
         self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")
         os.chmod(slot.grpc_path, 0o600)  # noqa: PTH101 (a call of microseconds, at the start)
         await self._grpc.start()
-        works = [sync.run(), catalogue.run(), targets.run(), requests.run()]
+        works = [sync.run(), catalogue.run(), targets.run(), requests.run(), neighbours.run()]
         if spending:
             works.append(budgets.run())
+        if geography.geoip is not None:
+            works.append(geography.geoip.run())
         self._tasks += [loop.create_task(work) for work in works]
         logger.info("gateway slot %d serves", slot.number)
 

@@ -26,7 +26,8 @@ from edge_runtime.protocol.service import CallContext
 from edge_runtime.protocol.types import InferRequest
 from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, choose
 from policies.routing.sizes import bucket
-from serve_apps.gateway.decisions import DecisionLog, DecisionRecord
+from serve_apps.gateway.decisions import DecisionLog, DecisionRecord, Way
+from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.ledger import Attempt, Ledger
 from serve_apps.gateway.targets import TargetLost, TargetTable
 
@@ -57,7 +58,9 @@ class Dispatcher:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         ledger: Ledger | None = None,
+        geography: Geography | None = None,
     ) -> None:
+        self._geography = geography or Geography()
         self._targets = targets
         self._ledger = ledger or Ledger()
         self._clock = clock
@@ -84,7 +87,10 @@ class Dispatcher:
         for attempt in range(1, ATTEMPTS + 1):
             began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
             now = loop.time()
-            wanted = _wanted(request, placements, context, now)
+            origin = self._geography.origin(context.origin_site, context.address)
+            wanted = _wanted(request, placements, context, now)._replace(
+                origin_site=origin.site, zones=self._geography.zones(context.principal.tenant)
+            )
             under_way = Attempt(self._wall(), request.id, request.model, version, wanted, attempt)
             if wanted.slack_s <= 0.0:
                 raise self._refused(under_way, _late(request.model))
@@ -117,7 +123,9 @@ class Dispatcher:
                 raise
             finally:
                 taken_s = time.perf_counter() - began_s
-                self._record(under_way, decision, reason, answer, taken_s, outcome)
+                site = self._targets[decision.target].site
+                way = Way(*origin, self._geography.estimate(site, self._clock()).source)
+                self._record(under_way, decision, reason, answer, taken_s, outcome, way)
         raise failed or Unavailable(f"model '{request.model}' could not be reached")
 
     def refused(
@@ -190,6 +198,7 @@ class Dispatcher:
         answer: Answered | None,
         taken_s: float,
         outcome: str,
+        way: Way,
     ) -> None:
         place = self._targets.known((under_way.model, under_way.version))[decision.target]
         rates = self._targets[decision.target].rates
@@ -210,6 +219,7 @@ class Dispatcher:
                 outcome=outcome,
                 verdicts=decision.verdicts,
                 cost=cost,
+                way=way,
             )
         )
 

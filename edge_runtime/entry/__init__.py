@@ -1,0 +1,11 @@
+"""Entering by the best gateway: a client library for those who run several regions.
+
+Needs the standard library only, besides this package: no Ray, no torch, no HTTP library.
+"""
+
+from edge_runtime.entry.aio import AsyncEntryClient
+from edge_runtime.entry.client import EntryClient
+from edge_runtime.entry.connections import Answer, GatewayGone
+from edge_runtime.entry.gateways import Seen
+
+__all__ = ["Answer", "AsyncEntryClient", "EntryClient", "GatewayGone", "Seen"]
