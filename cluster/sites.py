@@ -13,8 +13,8 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from edge_runtime.addresses import gateway_url
 from edge_runtime.config import Place, Section, SiteName
-from edge_runtime.entry.urls import gateway_url
 from edge_runtime.errors import InvalidInput
 from policies.geography import Position
 

@@ -326,7 +326,7 @@ class EntryClient:
             logger.exception("a round of probing failed")
 
     def _look_after(self, slow: Sequence[Call]) -> None:
-        """Probe the gateways of calls that wait; let those of silent ones go, if they have where."""
+        """Probe the gateways of calls that wait; let go of those that can go elsewhere."""
         urls = {call.url for call in slow}
         self._probe(tuple(urls))
         self._gateways.choose()

@@ -225,6 +225,7 @@ def ask(
             raise http.client.HTTPException(f"an answer of more than {most_bytes} bytes")
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
+    response.close()  # `read1` leaves it open at the end, and the connection could not be used
     found = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, found, b"".join(pieces), "")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from edge_runtime import durable
-from edge_runtime.entry.urls import gateway_url, is_loopback, is_private_from_others
+from edge_runtime.addresses import gateway_url, is_loopback, is_private_from_others
 from edge_runtime.errors import InvalidInput, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -72,10 +72,8 @@ def read_list(document: object, source: str, *, allow_http: bool) -> tuple[Gatew
 
 
 def _may_use(url: str, source: str, allow_http: bool) -> bool:
-    if is_loopback(url):
-        is_fine = is_loopback(source)
-    else:
-        is_fine = allow_http or is_private_from_others(url)
+    is_sealed = allow_http or is_private_from_others(url)
+    is_fine = is_sealed and (is_loopback(source) or not is_loopback(url))
     if not is_fine:
         logger.warning("%s names the gateway %s, which is not used: not safe", source, url)
     return is_fine

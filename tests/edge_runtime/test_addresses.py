@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_runtime.entry.urls import gateway_url, is_loopback, is_private_from_others
+from edge_runtime.addresses import gateway_url, is_loopback, is_private_from_others
 from edge_runtime.errors import InvalidInput
 
 
