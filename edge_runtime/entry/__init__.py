@@ -3,9 +3,13 @@
 Needs the standard library only, besides this package: no Ray, no torch, no HTTP library.
 """
 
+import logging
+
 from edge_runtime.entry.aio import AsyncEntryClient
 from edge_runtime.entry.client import EntryClient
 from edge_runtime.entry.connections import Answer, GatewayGone
 from edge_runtime.entry.gateways import Seen
 
 __all__ = ["Answer", "AsyncEntryClient", "EntryClient", "GatewayGone", "Seen"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that logs hears of it

@@ -126,6 +126,17 @@ class EntryClient:
         self._look_around(float("inf"))
         return self._gateways.seen()
 
+    def sites(self) -> Any:
+        """Return what the nearest gateway says of all sites (`GET /v1/sites`).
+
+        Raises what it refuses with, or Unavailable when no gateway can be reached.
+        """
+        self._begin()
+        url = self._entry(float("inf"))
+        if url is None:
+            raise self._nobody()
+        return self._get(url, SITES_PATH, float("inf")).json()
+
     @property
     def gateways(self) -> list[Seen]:
         """All gateways as they were seen last, the nearest first."""
@@ -200,7 +211,7 @@ class EntryClient:
                 if call.is_abandoned:
                     raise
                 failed = error
-                self._lose(url, error.message)
+                self._lose(url, error.message.removeprefix(f"{url} "))
             url = self._gateways.beside(tried)
         raise failed or self._nobody()
 
@@ -269,7 +280,7 @@ class EntryClient:
 
     def _nobody(self) -> Unavailable:
         problems = self._gateways.problems()
-        told = "; ".join(f"{url}: {why}" for url, why in list(problems.items())[:8])
+        told = "; ".join(f"{url} {why}" for url, why in list(problems.items())[:8])
         return Unavailable(
             f"no gateway can be used ({told or 'none is known'})",
             hint="check the addresses and the network; `prime-spark sites --probe` shows them",
@@ -373,6 +384,10 @@ class EntryClient:
             return
 
     def _ask_for_sites(self, url: str, deadline: float) -> tuple[sitelist.Gateway, ...]:
+        document = self._get(url, SITES_PATH, deadline).json()
+        return sitelist.read_list(document, url, allow_http=self._allow_http)
+
+    def _get(self, url: str, path: str, deadline: float) -> Answer:
         until = min(deadline, time.monotonic() + self._probe_timeout_s)
         try:
             connection = self._to(url).connect(until)
@@ -380,7 +395,7 @@ class EntryClient:
                 answer = ask(
                     connection,
                     "GET",
-                    SITES_PATH,
+                    path,
                     headers=self._credential(),
                     deadline=until,
                     most_bytes=sitelist.MAX_BYTES,
@@ -393,7 +408,7 @@ class EntryClient:
         refusal = refusal_of(answer)
         if refusal is not None:
             raise refusal
-        return sitelist.read_list(answer.json(), url, allow_http=self._allow_http)
+        return answer
 
     def _to(self, url: str) -> Connections:
         return self._connections.setdefault(url, Connections(url, self._context))

@@ -53,8 +53,6 @@ class Answer(NamedTuple):
 class GatewayGone(Unavailable):
     """A gateway refused a connection, broke it off, or did not take one in time."""
 
-    code = "gateway_gone"
-
 
 class Call:
     """One call of a user, over all its attempts; another thread may end its waiting.

@@ -82,7 +82,7 @@ class Gateways:
         """Take out a gateway until it answers a probe."""
         with self._lock:
             if url in self._known and url not in self._problems:
-                logger.warning("gateway %s is not used: %s", url, why)
+                logger.warning("gateway %s is not used any more: it %s", url, why)
                 self._problems[url] = why
 
     def choose(self) -> Entry:
@@ -113,7 +113,7 @@ class Gateways:
         """Return why gateways are not used, by address."""
         with self._lock:
             barred = {
-                url: f"zone '{gateway.zone}' is not allowed" if gateway.zone else "zone unknown"
+                url: f"is in zone '{gateway.zone}'" if gateway.zone else "is in an unknown zone"
                 for url, gateway in self._known.items()
                 if self._zones is not None and gateway.zone not in self._zones
             }
@@ -130,7 +130,7 @@ class Gateways:
                     gateway.zone,
                     measured.rtt_s if measured else None,
                     measured.at if measured else None,
-                    problems.get(url, "" if measured else "not probed yet"),
+                    problems.get(url, "" if measured else "was not probed yet"),
                     url == self._current,
                 )
                 for url, gateway in self._known.items()

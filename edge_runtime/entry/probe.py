@@ -21,13 +21,14 @@ _MOST_BYTES: Final = 65_536
 def probe(gateway: Connections, timeout_s: float, times: int = TIMES) -> float:
     """Return the round trip to a gateway in seconds.
 
-    timeout_s: for all of it. Raises Unavailable when it does not answer in time or is not ready.
+    timeout_s: for all of it. Raises Unavailable, saying what the gateway does, when it does not
+    answer in time or is not ready.
     """
     until = time.monotonic() + timeout_s
     try:
         connection = gateway.connect(until)
     except OSError as error:
-        raise Unavailable(f"{gateway.url} cannot be reached: {error}") from None
+        raise Unavailable(f"cannot be reached: {error}") from None
     least_s = float("inf")
     try:
         for _ in range(times):
@@ -35,9 +36,9 @@ def probe(gateway: Connections, timeout_s: float, times: int = TIMES) -> float:
             answer = ask(connection, "GET", PATH, deadline=until, most_bytes=_MOST_BYTES)
             least_s = min(least_s, time.perf_counter() - began)
             if answer.status != 200:
-                raise Unavailable(f"{gateway.url} is not ready (status {answer.status})")
+                raise Unavailable(f"is not ready (status {answer.status})")
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{gateway.url} does not answer: {error or type(error)}") from None
+        raise Unavailable(f"does not answer: {error or type(error).__name__}") from None
     finally:
         connection.close()
     return least_s

@@ -46,7 +46,7 @@ def seeds_of(urls: Iterable[str], *, allow_http: bool) -> tuple[Gateway, ...]:
             raise InvalidInput(
                 f"{url} would carry the credential readable for everybody on the way",
                 field="seeds",
-                hint="use https, or allow_http=True in a network that you trust",
+                hint="use https; in a network that you trust allow_http=True or --allow-http",
             )
     return tuple(Gateway(url) for url in found)
 

@@ -15,14 +15,16 @@ Region = tuple[Gateway, Gateway, Gateway]
 
 @pytest.fixture
 def gateways(tmp_path: Path) -> Iterator[Region]:
-    """Three gateways that name each other: near (1 ms), middle (40 ms) and far (80 ms)."""
+    """Three gateways that name each other: near (1 ms), middle (20 ms) and far (40 ms)."""
     near, middle, far = (
         Gateway(tmp_path / name, free_port()) for name in ("near", "middle", "far")
     )
     try:
-        for gateway, delay_s in ((near, 0.001), (middle, 0.04), (far, 0.08)):
+        for gateway, delay_s in ((near, 0.001), (middle, 0.02), (far, 0.04)):
             gateway.control = {"delay_s": delay_s, "sites": sites_of(near, middle, far)}
-            gateway.start()
+            gateway.launch()
+        for gateway in (near, middle, far):
+            gateway.wait()
         yield near, middle, far
     finally:
         for gateway in (near, middle, far):
@@ -36,6 +38,12 @@ def sites_of(*gateways: Gateway) -> object:
         "sites": [
             {
                 "name": gateway.folder.name,
+                "latitude": None,
+                "longitude": None,
+                "targets": [{"name": "t", "tier": "edge", "is_up": gateway.folder.name != "far"}],
+                "rtt_ms": 12.5,
+                "rtt_from": "measured",
+                "rtt_age_s": 3.2,
                 "zone": "us" if gateway.folder.name == "far" else "eu",
                 "gateways": [{"url": gateway.url, "answers": True}],
             }

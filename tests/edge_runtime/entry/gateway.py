@@ -44,6 +44,10 @@ class Gateway:
         return f"{'https' if self.tls else 'http'}://localhost:{self.port}"
 
     def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self.behave()
         files = [str(path) for path in self.tls or ()]
@@ -52,6 +56,10 @@ class Gateway:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def wait(self) -> None:
+        """Wait until it listens."""
+        assert self.process is not None
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "listening\n"
 

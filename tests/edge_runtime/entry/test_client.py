@@ -118,7 +118,7 @@ def test_a_slow_answer_of_a_gateway_that_is_well_is_waited_for(
 def test_a_client_that_moves_changes_its_gateway(gateways: Region, client: EntryClient) -> None:
     near, _, far = gateways
     client.infer("m", BODY)
-    near.behave(delay_s=0.12)
+    near.behave(delay_s=0.06)
     far.behave(delay_s=0.001)
     until(lambda: current(client) == "far")
     assert client.infer("m", BODY).gateway == far.url
