@@ -41,7 +41,7 @@ from serve_apps.gateway.neighbours import Neighbours
 from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
-from serve_apps.gateway.site_overview import site_overview
+from serve_apps.gateway.site_overview import described, site_overview
 from serve_apps.gateway.sockets import claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
 from serve_apps.loopback import stay_on_loopback
@@ -115,7 +115,12 @@ class Gateway:
             extra=(
                 ExtraRoute("/v2/prime-spark/decisions", "metrics:read", log.read),
                 ExtraRoute("/v2/prime-spark/targets", "metrics:read", target_overview(targets)),
-                ExtraRoute("/v1/sites", "infer", site_overview(geography, targets, neighbours)),
+                ExtraRoute(
+                    "/v1/sites",
+                    "infer",
+                    site_overview(geography, targets, neighbours),
+                    describe=described,
+                ),
             ),
         )
         self._http = HttpServer(app, unix_listener(Path(slot.http_path)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from cluster.sites import SiteSettings
+from edge_runtime.protocol.openapi import Described
+from policies.geography import Source
 from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.neighbours import Neighbours
 from serve_apps.gateway.targets import TargetTable
@@ -47,3 +49,31 @@ def site_overview(
         }
 
     return read
+
+
+def described() -> Described:
+    """Return what the answer is, for the OpenAPI document."""
+    text, number = {"type": "string"}, {"type": ["number", "null"]}
+    gateway = {"url": text, "answers": {"type": ["boolean", "null"]}}
+    target = {"name": text, "tier": text, "is_up": {"type": "boolean"}}
+    site = {
+        "name": text,
+        "latitude": number,
+        "longitude": number,
+        "zone": {"type": ["string", "null"]},
+        "gateways": _array(gateway),
+        "targets": _array(target),
+        "rtt_ms": number,
+        "rtt_from": {"enum": list(get_args(Source))},
+        "rtt_age_s": number,
+    }
+    schema = _object({"site": text, "sites": _array(site)})
+    return Described("/v1/sites", "sites", "Sites and their gateways (scope infer)", schema)
+
+
+def _array(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": _object(properties)}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}

@@ -126,13 +126,12 @@ def test_a_client_that_moves_changes_its_gateway(gateways: Region, client: Entry
 
 def test_a_client_does_not_change_for_a_little(gateways: Region, client: EntryClient) -> None:
     near, middle, far = gateways
-    near.behave(delay_s=0.045)
-    middle.behave(delay_s=0.060)
+    near.behave(delay_s=0.020)
+    middle.behave(delay_s=0.035)
     client.refresh()
     far.kill()
     assert current(client) == "near"
-    near.behave(delay_s=0.065)
-    middle.behave(delay_s=0.060)
+    near.behave(delay_s=0.038)
     for _ in range(10):
         client.refresh()
         assert current(client) == "near"

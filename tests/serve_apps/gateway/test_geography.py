@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import orjson
 import pytest
 
@@ -20,7 +21,7 @@ from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
 from serve_apps.gateway.geography import Geography, Origin
 from serve_apps.gateway.neighbours import Neighbours
-from serve_apps.gateway.site_overview import site_overview
+from serve_apps.gateway.site_overview import described, site_overview
 from serve_apps.gateway.targets import TargetTable
 from tests.serve_apps.gateway.mmdb import write
 from tests.serve_apps.gateway.place import Clock, Place, later, remote, request
@@ -176,6 +177,7 @@ async def test_the_sites_are_shown_with_what_is_known_of_each() -> None:
     made = await gateway(known)
     read = site_overview(known, made.targets, Neighbours(known), made.clock)
     found = orjson.loads(orjson.dumps(read({})))
+    jsonschema.validate(found, described().schema)
     assert found["site"] == "dc"
     here, lab, barn = found["sites"]
     assert (here["name"], here["latitude"], here["zone"]) == ("dc", 50.11, "eu")
