@@ -18,8 +18,6 @@ from edge_runtime.config import Place, Section, SiteName
 from edge_runtime.errors import InvalidInput
 from policies.geography import Position
 
-EVERYBODY = "*"
-
 ZoneName = SiteName
 Tenant = Annotated[str, Field(min_length=1, max_length=256)]
 

@@ -16,7 +16,7 @@ average over windows follows a way that has changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ DETOUR: Final = 2.0
 WINDOW_S: Final = 10.0
 FRESH_S: Final = 60.0
 HALF_LIFE_S: Final = 300.0
+EVERYBODY: Final = "*"
 _SMOOTHING: Final = 0.3
 
 Source = Literal["measured", "great_circle", "unknown"]
@@ -186,16 +187,13 @@ class Measurements:
         return self._known.get(_pair(one, other))
 
 
-def zones_of(
-    tenant: str, residency: Iterable[tuple[str, frozenset[str]]], everybody: str = "*"
-) -> frozenset[str] | None:
+def zones_of(tenant: str, residency: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
     """Return the zones where a tenant's data may be computed on; None when anywhere.
 
-    residency: tenants and their zones; what is said of `everybody` holds for tenants of whom
-    nothing else is said. A place without a zone is in none of them.
+    residency: zones by tenant; those of EVERYBODY hold for tenants of whom nothing else is said. A
+    place without a zone is in none of them.
     """
-    rules = dict(residency)
-    return rules.get(tenant, rules.get(everybody))
+    return residency.get(tenant, residency.get(EVERYBODY))
 
 
 def _pair(one: str, other: str) -> tuple[str, str]:

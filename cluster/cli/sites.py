@@ -53,7 +53,8 @@ def sites(
     """
     from edge_runtime.entry import EntryClient
 
-    urls, token = gateway or [], os.environ.get("PRIME_SPARK_TOKEN")
+    urls: Sequence[str] = gateway or ()
+    token = os.environ.get("PRIME_SPARK_TOKEN")
     document: Any = None
     if not urls:
         document, urls, token = _own(invocation(context).settings())

@@ -64,7 +64,8 @@ class EntryClient:
     machines too, which carries the credential readable.
 
     probe_every_s, probe_timeout_s: of each gateway; patience_s: how long a request waits before its
-    gateway is looked after. Raises InvalidInput for unusable seeds and files.
+    gateway is looked after, and how long that one has to answer then. Raises InvalidInput for seeds
+    and files that cannot be used.
     """
 
     def __init__(
@@ -339,7 +340,7 @@ class EntryClient:
     def _look_after(self, slow: Sequence[Call]) -> None:
         """Probe the gateways of calls that wait; let go of those that can go elsewhere."""
         urls = {call.url for call in slow}
-        self._probe(tuple(urls))
+        self._probe(tuple(urls), time.monotonic() + self._patience_s)
         self._gateways.choose()
         for url in urls:
             if self._gateways.is_down(url) and self._gateways.beside(frozenset((url,))):

@@ -46,8 +46,7 @@ class Geography:
         self.geoip = geoip
         self._within_km = within_km
         self._places = {site.name: where for site in sites if (where := site.position) is not None}
-        rules = [(rule.tenant, frozenset(rule.zones)) for rule in residency]
-        self._residency = rules
+        self._residency = {rule.tenant: frozenset(rule.zones) for rule in residency}
         self._measurements = Measurements()
 
     @classmethod
@@ -78,7 +77,7 @@ class Geography:
 
     def zones(self, tenant: str) -> frozenset[str] | None:
         """Return where a tenant's requests may be computed; None for anywhere."""
-        return zones_of(tenant, self._residency) if self._residency else None
+        return zones_of(tenant, self._residency)
 
     def origin(self, said: str | None, address: str) -> Origin:
         """Return where a request comes from: what its caller said, else by its address."""

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.config import load_settings, load_with_origins
 from edge_runtime.errors import InvalidInput
+from tests.docs.pages import DOCS, blocks
 
 SITES = (
     "[{name: fra, latitude: 50.1, longitude: 8.7, zone: eu, gateways: ['https://Fra.example.com/']},"
@@ -69,3 +70,11 @@ def test_sites_written_as_keys_are_told_to_be_a_list(env: dict[str, str]) -> Non
         load_settings(env, {"sites.fra.latitude": 1})
     assert error.value.hint is not None
     assert "dash" in error.value.hint
+
+
+def test_the_example_of_the_documentation_is_taken(env: dict[str, str], tmp_path: Path) -> None:
+    (example,) = blocks(DOCS / "how-to" / "several-regions.md", "yaml")
+    (tmp_path / "config.yaml").write_text(example)
+    found = load_settings(env)
+    assert [site.name for site in found.sites] == ["fra", "nyc", "clinic"]
+    assert found.residency

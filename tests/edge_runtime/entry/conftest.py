@@ -64,7 +64,7 @@ def quick(*seeds: Gateway, **options: object) -> EntryClient:
         "token": "secret",
         "probe_every_s": 0.3,
         "probe_timeout_s": 1.0,
-        "patience_s": 0.2,
+        "patience_s": 0.5,
     }
     return EntryClient([seed.url for seed in seeds], **(settings | options))  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from edge_runtime.entry import AsyncEntryClient
 from edge_runtime.errors import Overloaded
 from tests.edge_runtime.entry.conftest import Region, quick
 
-BODY = {"inputs": []}
+BODY: dict[str, object] = {"inputs": []}
 
 
 async def test_calls_run_side_by_side_and_errors_come_through(gateways: Region) -> None:

@@ -13,7 +13,7 @@ from edge_runtime.errors import InvalidInput, Unavailable
 from tests.edge_runtime.entry.conftest import Region, quick
 
 SOURCE = "https://seed.example.com:443"
-BODY = {"inputs": []}
+BODY: dict[str, object] = {"inputs": []}
 
 
 def document(*urls: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import orjson
 import pytest
 
@@ -68,7 +68,7 @@ async def gateway(known: Geography) -> Gateway:
 def test_a_target_has_the_zone_and_the_tenants_of_its_site() -> None:
     known = geography({**FRANKFURT, "tenants": ["acme"]}, {"name": "lab"})
     found = known.settled(Target("cloud", "cloud", "dc"))
-    assert (found.zone, found.tenants) == ("eu", {"acme"})
+    assert (found.zone, found.tenants) == ("eu", frozenset({"acme"}))
     for site in ("lab", "elsewhere"):
         found = known.settled(Target("t", "edge", site))
         assert (found.zone, found.tenants) == ("", None)
