@@ -6,8 +6,8 @@ Needs the standard library only, besides this package: no Ray, no torch, no HTTP
 import logging
 
 from edge_runtime.entry.aio import AsyncEntryClient
+from edge_runtime.entry.answers import Answer, GatewayGone
 from edge_runtime.entry.client import EntryClient
-from edge_runtime.entry.connections import Answer, GatewayGone
 from edge_runtime.entry.gateways import Seen
 
 __all__ = ["Answer", "AsyncEntryClient", "EntryClient", "GatewayGone", "Seen"]

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
+from edge_runtime.entry.answers import Answer
 from edge_runtime.entry.client import EntryClient
-from edge_runtime.entry.connections import Answer, Call
+from edge_runtime.entry.connections import Call
 from edge_runtime.entry.gateways import Seen
 
 

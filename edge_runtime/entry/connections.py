@@ -8,50 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
-from edge_runtime.errors import DeadlineExceeded, Unavailable
+from edge_runtime.entry.answers import Answer, GatewayGone
+from edge_runtime.errors import DeadlineExceeded
 
 IDLE: Final = 8  # connections kept for each gateway
 CONNECT_S: Final = 3.0
 _PIECE: Final = 1 << 18
-
-
-class Answer(NamedTuple):
-    """What a gateway answered. headers: by lower-case name; gateway: its address."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    gateway: str
-
-    def json(self) -> Any:
-        """Return the JSON part of the body. Raises Unavailable when it has none."""
-        try:
-            return json.loads(self.body[: self._json_bytes()])
-        except ValueError:
-            raise Unavailable(
-                f"{self.gateway} does not answer with JSON (status {self.status})"
-            ) from None
-
-    @property
-    def binary(self) -> bytes:
-        """The binary tensors behind the JSON part, in the order of its outputs."""
-        return self.body[self._json_bytes() :]
-
-    def _json_bytes(self) -> int:
-        said = self.headers.get("inference-header-content-length", "")
-        return int(said) if said.isascii() and said.isdigit() else len(self.body)
-
-
-class GatewayGone(Unavailable):
-    """A gateway refused a connection, broke it off, or did not take one in time."""
 
 
 class Call:

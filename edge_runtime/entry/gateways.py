@@ -51,12 +51,6 @@ class Gateways:
         with self._lock:
             return tuple(self._known)
 
-    @property
-    def current(self) -> str | None:
-        """The one that requests enter by; None before the first choice."""
-        with self._lock:
-            return self._current
-
     def take(self, listed: Iterable[Gateway]) -> bool:
         """Replace the list; the seeds stay. Return whether it changed."""
         with self._lock:

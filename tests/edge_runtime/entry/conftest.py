@@ -54,8 +54,9 @@ def sites_of(*gateways: Gateway) -> object:
 
 @pytest.fixture
 def client(gateways: Region) -> Iterator[EntryClient]:
-    """A client that was told of the far one only, and looks around often."""
+    """A client that was told of the far one only, has looked around, and does so often."""
     with quick(gateways[2]) as made:
+        made.refresh()
         yield made
 
 

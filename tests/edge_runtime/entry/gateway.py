@@ -64,7 +64,8 @@ class Gateway:
         assert self.process.stdout.readline() == "listening\n"
 
     def behave(self, **control: Any) -> None:
-        """Change how it answers: delay_s, is_ready, sites, hang_s, refuse, location, closes."""
+        """Change how it answers: delay_s, is_ready, sites; of inference hang_s, refuse, location,
+        cuts; closes; floods, of its health."""
         self.control |= control
         staged = self.folder / "control.new"
         staged.write_text(json.dumps(self.control))
@@ -128,17 +129,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(status, document)
         else:
             self._say(404, {"error": "no such route", "code": "not_found"})
-        self.close_connection = self.close_connection or control.get("closes", False)
 
     def _say(self, status: int, document: object) -> None:
         content = document.encode() if isinstance(document, str) else json.dumps(document).encode()
+        control = json.loads((self.folder / "control.json").read_text())
         self.send_response(status)
         if status in (307, 308):
-            control = json.loads((self.folder / "control.json").read_text())
             self.send_header("location", control["location"])
+        if control.get("closes"):
+            self.send_header("connection", "close")
+        if control.get("floods") and self.path == "/v2/health/ready":
+            content = bytes(10_000_000)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        is_cut = control.get("cuts") and self.path.endswith("/infer")
+        self.wfile.write(content[:-1] if is_cut else content)
+        self.close_connection = self.close_connection or bool(is_cut)
 
 
 class _Server(ThreadingHTTPServer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,8 +49,8 @@ def test_a_token_is_asked_for_when_it_is_needed_and_a_key_serves_as_well(
     gateways: Region,
 ) -> None:
     near = gateways[0]
-    tokens = iter(f"token-{number}" for number in range(99))
-    with quick(near, token=lambda: next(tokens)) as client:
+    numbers = itertools.count()
+    with quick(near, token=lambda: f"token-{next(numbers)}") as client:
         client.infer("m", BODY)
         client.infer("m", BODY)
     with quick(near, token=None, api_key="ps_key") as client:
@@ -140,6 +140,7 @@ def test_a_client_does_not_change_for_a_little(gateways: Region, client: EntryCl
 def test_a_gateway_that_is_not_ready_is_not_used(gateways: Region, client: EntryClient) -> None:
     near = gateways[0]
     near.behave(is_ready=False)
+    client.refresh()
     assert client.infer("m", BODY).gateway == gateways[1].url
     near.behave(is_ready=True)
     until(lambda: current(client) == "near")
@@ -212,6 +213,7 @@ def test_without_any_gateway_the_error_names_each_and_a_later_one_is_found(
 def test_requests_stay_in_the_zones_that_are_allowed(gateways: Region) -> None:
     near, middle, far = gateways
     with quick(near, zones=frozenset({"us"})) as client:
+        client.refresh()
         assert client.infer("m", BODY).gateway == far.url
         far.kill()
         with pytest.raises(Unavailable):
@@ -229,6 +231,23 @@ def test_a_connection_that_was_closed_while_it_rested_is_opened_again(gateways: 
         assert client.infer("m", BODY).gateway == near.url
         near.behave(closes=True)
         assert [client.infer("m", BODY).gateway for _ in range(3)] == [near.url] * 3
+
+
+def test_an_answer_that_breaks_off_is_asked_for_elsewhere(
+    gateways: Region, client: EntryClient
+) -> None:
+    near, middle, _ = gateways
+    near.behave(cuts=True)
+    assert client.infer("m", BODY).gateway == middle.url
+
+
+def test_a_gateway_whose_health_never_ends_is_not_used(
+    gateways: Region, client: EntryClient
+) -> None:
+    near, middle, _ = gateways
+    near.behave(floods=True)
+    client.refresh()
+    assert client.infer("m", BODY).gateway == middle.url
 
 
 def test_a_redirect_is_an_answer_that_is_not_followed(
@@ -276,8 +295,32 @@ def test_a_request_that_cannot_be_sent_is_refused_by_name(
 
 
 def test_a_paused_seed_does_not_hold_up_the_others(gateways: Region) -> None:
-    near, middle, far = gateways
-    assert far.process is not None
-    far.process.send_signal(signal.SIGSTOP)
-    with quick(far, middle, probe_timeout_s=0.3) as client:
-        assert client.infer("m", BODY).gateway == near.url
+    _, middle, far = gateways
+    far.pause()
+    with quick(far, middle, probe_timeout_s=3.0) as client:
+        assert client.infer("m", BODY).gateway == middle.url  # the list was not read yet
+        until(lambda: current(client) == "near")
+    assert not far.noted("/v2/models")
+
+
+def test_requests_with_short_deadlines_find_out_that_their_gateway_is_silent(
+    gateways: Region,
+) -> None:
+    near, middle, _ = gateways
+    with quick(near, probe_every_s=100.0) as client:
+        client.refresh()
+        near.pause()
+        with pytest.raises(DeadlineExceeded):
+            client.infer("m", BODY, timeout_s=0.1)  # shorter than the client's patience
+        until(lambda: current(client) == "middle")
+        assert client.infer("m", BODY).gateway == middle.url
+
+
+def test_a_deadline_that_is_too_short_to_look_around_does_not_spoil_what_comes_after(
+    gateways: Region,
+) -> None:
+    far = gateways[2]
+    with quick(far) as client:
+        with pytest.raises(DeadlineExceeded):
+            client.infer("m", BODY, timeout_s=0.01)
+        assert client.infer("m", BODY).status == 200

@@ -107,10 +107,11 @@ def test_when_no_seed_is_left_the_kept_list_leads_on(gateways: Region, tmp_path:
     near, _, far = gateways
     file = tmp_path / "sites.json"
     with quick(far, sites_file=file) as client:
-        client.infer("m", BODY)
+        client.refresh()
     assert len(json.loads(file.read_text())["gateways"]) == 3
     far.kill()
     with quick(far, sites_file=file) as client:
+        client.refresh()
         assert client.infer("m", BODY).gateway == near.url
 
 
@@ -119,6 +120,7 @@ def test_a_cluster_that_names_no_gateways_is_entered_by_the_seeds(gateways: Regi
     for gateway in (near, middle):
         gateway.behave(sites=document())
     with quick(near, middle) as client:
+        client.refresh()
         assert client.infer("m", BODY).gateway == near.url
         assert {seen.url for seen in client.gateways} == {near.url, middle.url}
 
@@ -129,4 +131,5 @@ def test_a_gateway_that_has_no_list_does_not_stand_in_the_way(gateways: Region) 
     near.behave()
     middle.behave(sites="no list")
     with quick(near, middle) as client:
+        client.refresh()
         assert client.infer("m", BODY).gateway == near.url
