@@ -48,6 +48,12 @@ class Geography:
         self._places = {site.name: where for site in sites if (where := site.position) is not None}
         self._residency = {rule.tenant: frozenset(rule.zones) for rule in residency}
         self._measurements = Measurements()
+        own = self._places.get(here)
+        self._priors_s = (
+            {}
+            if own is None
+            else {name: great_circle_rtt_s(own, there) for name, there in self._places.items()}
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> Geography:
@@ -67,7 +73,7 @@ class Geography:
         The zone of a site that the settings do not name is empty, and no rule allows that.
         """
         site = self.sites.get(target.site)
-        prior_s = self._prior_s(target.site)
+        prior_s = self._priors_s.get(target.site)
         if prior_s is not None and not target.rtt_s:
             target = target._replace(rtt_s=prior_s)
         if site is None:
@@ -96,8 +102,4 @@ class Geography:
     def estimate(self, site: str, now: float) -> RttEstimate:
         """Return how far a site is from here, and how that is known."""
         measured = self._measurements.between(self.here, site)
-        return estimate(measured, self._prior_s(site), now)
-
-    def _prior_s(self, site: str) -> float | None:
-        one, other = self._places.get(self.here), self._places.get(site)
-        return None if one is None or other is None else great_circle_rtt_s(one, other)
+        return estimate(measured, self._priors_s.get(site), now)
