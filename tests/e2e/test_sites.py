@@ -73,7 +73,8 @@ def client(cluster: TestCluster, tenant: str) -> httpx.Client:
 def ask(http: httpx.Client, **headers: str) -> httpx.Response:
     x = {"name": "x", "datatype": "FP32", "shape": [1, FEATURES], "data": [0.5] * FEATURES}
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    return http.post("/v2/models/mlp/infer", json={"inputs": [x]}, headers=fields)
+    body = {"id": str(time.monotonic_ns()), "inputs": [x]}
+    return http.post("/v2/models/mlp/infer", json=body, headers=fields)
 
 
 def latest(http: httpx.Client) -> dict[str, Any]:
@@ -101,6 +102,8 @@ def test_a_caller_comes_from_the_site_near_its_address_whatever_it_claims(
             found = latest(http)
             assert (found["origin_site"], found["origin_from"]) == ("edge-1", "geoip")
             assert found["rtt_from"] == "measured"
+            told = cluster.must("route", "explain", found["id"])
+            assert "came from edge-1, by its address; the way to the target: measured" in told
         assert ask(http, prime_spark_site="cloud-1").status_code == 200
         assert latest(http)["origin_from"] == "caller"
         credential = {"authorization": http.headers["authorization"]}
