@@ -203,6 +203,15 @@ def _check_key(key: str, source: str) -> None:
             field=key,
             hint=f"one of its settings is '{first}'",
         )
+    parent = key.partition(".")[0]
+    if parent != key and parent in known:
+        raise InvalidInput(
+            f"'{parent}' ({source}) is a value of its own and has no '{key}'",
+            field=parent,
+            hint="a list is written with a dash before each entry"
+            if isinstance(Settings.model_fields[parent].default, tuple)
+            else None,
+        )
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     raise InvalidInput(
         f"unknown setting '{key}' ({source})",

@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 from cluster.config import Settings, load_settings
 from cluster.home import Home
 from edge_runtime.errors import InvalidInput, PrimeSparkError, Unavailable
+from edge_runtime.protocol.context import CLIENT_HEADER
 from edge_runtime.protocol.gate import START_HEADER
 
 STOP_S: Final = 5
@@ -85,6 +86,8 @@ def configuration(home: Home, settings: Settings) -> str:
     grpc_bind = f"{address}:{settings.ports.grpc}" + (f" {tls} alpn h2" if tls else " proto h2")
     # The gateway learns from it how long a request waits for it (`edge_runtime.protocol.gate`).
     stamp = f"  http-request set-header {START_HEADER} t=%[date(0,ms)]"
+    # Replaces what a client claims, so that the gateway may believe it.
+    client = f"  http-request set-header {CLIENT_HEADER} %[src]"
     lines = [
         "global",
         f"  maxconn {door.max_connections}",
@@ -120,6 +123,7 @@ def configuration(home: Home, settings: Settings) -> str:
         "frontend rest",
         f"  bind {rest_bind}",
         stamp,
+        client,
         "  default_backend rest",
         "backend rest",
         "  balance leastconn",
@@ -128,6 +132,7 @@ def configuration(home: Home, settings: Settings) -> str:
         "frontend grpc",
         f"  bind {grpc_bind}",
         stamp,
+        client,
         "  default_backend grpc",
         "backend grpc",
         "  balance leastconn",

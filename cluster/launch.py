@@ -118,6 +118,9 @@ def kill_edge(settings: Settings) -> int:
 
 
 def _bring_up(home: Home, settings: Settings, progress: Progress) -> None:
+    database = settings.geoip.database
+    if database is not None and not database.is_file():  # said here, not by a gateway later
+        raise NotFound(f"there is no GeoIP database {database}", field="geoip.database")
     ensure_signing_key(home)
     ensure_ray_token(home)
     home.make_run()

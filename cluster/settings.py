@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast, get_args
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from cluster.cost.settings import BudgetsSettings, CostSettings
+from cluster.sites import GeoIpSettings, Residency, Sites, check_zones
 from edge_runtime.config import (
     Address,
     Count,
@@ -154,12 +155,18 @@ class RaySettings(Section):
 
 
 class Settings(Section):
-    """Everything that can be set. address: where the front door listens."""
+    """Everything that can be set. address: where the front door listens.
+
+    sites: where they are; residency: tenants whose requests may be computed in some zones only.
+    """
 
     home: Annotated[str, AfterValidator(_absolute)] = "~/.prime-spark"
     profile: str = "local"
     address: Address = "127.0.0.1"
     site: SiteName = "cloud-1"
+    sites: Sites = ()
+    residency: Residency = ()
+    geoip: GeoIpSettings = GeoIpSettings()
     ports: Ports = Ports()
     tls: Tls = Tls()
     front_door: FrontDoor = FrontDoor()
@@ -172,3 +179,10 @@ class Settings(Section):
     ray: RaySettings = RaySettings()
     cost: CostSettings = CostSettings()
     budgets: BudgetsSettings = BudgetsSettings()
+
+    @field_validator("residency")
+    @classmethod
+    def _has_sites_in_every_zone(cls, rules: Residency, info: ValidationInfo) -> Residency:
+        if "sites" in info.data:  # else that is what is wrong
+            check_zones(info.data["sites"], rules)
+        return rules

@@ -60,3 +60,19 @@ def test_the_command_line_starts_without_ray_torch_or_onnxruntime() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not {"ray", "torch", "onnxruntime", "grpc", "numpy"} & loaded
+
+
+def test_the_entry_client_needs_nothing_but_the_standard_library() -> None:
+    code = "import sys, edge_runtime.entry; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    ours = {"edge_runtime", "policies"}
+    assert ours <= loaded
+    begun = subprocess.run(  # what an environment loads by itself
+        [sys.executable, "-c", "import sys; print(*sys.modules, sep='\\n')"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    already = {name.partition(".")[0] for name in begun.stdout.split()}
+    assert loaded - already - ours <= sys.stdlib_module_names

@@ -167,6 +167,12 @@ def _say_decision(decision: Row) -> None:
         f"expected {decision['expected_ms']:.1f} ms, took {decision['taken_ms']:.1f} ms, "
         f"{decision['outcome']}"
     )
+    came_from = decision["origin_site"] or "a place that is not known"
+    by = {"caller": ", as the caller said", "geoip": ", by its address"}
+    say(
+        f"came from {came_from}{by.get(decision['origin_from'], '')}; "
+        f"the way to the target: {decision['rtt_from'].replace('_', ' ')}"
+    )
     table(
         ["target", "expected", "late", "price", "ruled out"],
         [

@@ -21,6 +21,7 @@ TRACE_HEADER = "traceparent"
 SESSION_HEADER = "prime-spark-session"
 OBJECTIVE_HEADER = "prime-spark-objective"
 LOAD_HEADER = "prime-spark-load"  # "1": the answer's parameters are to say how busy the model is
+CLIENT_HEADER = "x-forwarded-for"  # the gateway's front door writes it, whatever a client said
 TIERS = ("edge", "cloud", "colocated")
 
 _TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -39,6 +40,7 @@ def call_context(
     load: str | None = None,
     session: str | None = None,
     objective: str | None = None,
+    address: str | None = None,
 ) -> CallContext:
     """Settle deadline, priority and preferences of a call; shared by REST and gRPC.
 
@@ -77,6 +79,7 @@ def call_context(
         wants_load=load == "1",
         session=session or "",
         objective=objective,
+        address=address or "",
     )
 
 

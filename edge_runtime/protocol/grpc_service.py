@@ -46,6 +46,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol import grpc_documents as documents
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.context import (
+    CLIENT_HEADER,
     LOAD_HEADER,
     OBJECTIVE_HEADER,
     SESSION_HEADER,
@@ -368,6 +369,7 @@ class GrpcApi:
             load=metadata.get(LOAD_HEADER),
             session=metadata.get(SESSION_HEADER),
             objective=metadata.get(OBJECTIVE_HEADER),
+            address=metadata.get(CLIENT_HEADER),
         )
         if call.remaining_s is None:
             return context

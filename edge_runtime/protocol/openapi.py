@@ -7,6 +7,8 @@ listed, and schemas are as strict as the codec.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edge_runtime.protocol.context import (
@@ -29,8 +31,18 @@ _MODEL = "/v2/models/{model}"
 _VERSIONED = "/v2/models/{model}/versions/{version}"
 
 
-def openapi_document(limits: Limits) -> Schema:
-    """Return the document for a server with these limits."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A route beside the protocol's that generators should know: what it answers, as a schema."""
+
+    path: str
+    operation: str
+    summary: str
+    schema: Schema
+
+
+def openapi_document(limits: Limits, beside: Sequence[Described] = ()) -> Schema:
+    """Return the document for a server with these limits, and these routes to GET besides."""
     paths: dict[str, Schema] = {
         "/v2/health/live": {"get": _open("The process answers", "serverLive")},
         "/v2/health/ready": {"get": _open("Models can be asked", "serverReady", 503)},
@@ -67,6 +79,8 @@ def openapi_document(limits: Limits) -> Schema:
             "parameters": shared,
         }
         paths[f"{base}/infer"] = {"post": _infer(suffix), "parameters": shared}
+    for route in beside:
+        paths[route.path] = {"get": _beside(route)}
     paths["/v2/repository/models/{model}/load"]["parameters"] = [_ref("parameters", "model")]
     paths["/v2/repository/models/{model}/unload"]["parameters"] = [_ref("parameters", "model")]
     return {
@@ -314,6 +328,15 @@ def _get(summary: str, operation: str, schema: str | None, *errors: int) -> Sche
         "operationId": operation,
         "summary": summary,
         "responses": {"200": {"description": "OK", "content": content}, **_errors(401, *errors)},
+    }
+
+
+def _beside(route: Described) -> Schema:
+    content = {"application/json": {"schema": route.schema}}
+    return {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "responses": {"200": {"description": "OK", "content": content}, **_errors(401, 403)},
     }
 
 

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.applications import Starlette
@@ -48,6 +48,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol import rest_documents as documents
 from edge_runtime.protocol.body import ByteBudget, pack, read_body
 from edge_runtime.protocol.context import (
+    CLIENT_HEADER,
     LOAD_HEADER,
     OBJECTIVE_HEADER,
     SESSION_HEADER,
@@ -69,6 +70,9 @@ from edge_runtime.protocol.oip import (
 )
 from edge_runtime.protocol.service import CallContext, InferenceService, InferResult, Limits
 from edge_runtime.protocol.types import InferRequest, Parameters
+
+if TYPE_CHECKING:
+    from edge_runtime.protocol.openapi import Described
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +103,15 @@ MetricsText = Callable[[], tuple[bytes, str]]
 class ExtraRoute:
     """A route that answers JSON to callers with a scope.
 
-    read: gets the query parameters; returns the document, or an awaitable of it.
+    read: gets the query parameters; returns the document, or an awaitable of it. describe: for the
+    OpenAPI document, which leaves out what has none.
     """
 
     path: str
     scope: str
     read: Callable[[Mapping[str, str]], object]
     method: str = "GET"
+    describe: Callable[[], Described] | None = None
 
 
 def build_rest_app(
@@ -129,6 +135,7 @@ def build_rest_app(
         metrics,
         budget or ByteBudget(limits.max_inflight_bytes),
         gate or Gate(),
+        [route.describe for route in extra if route.describe is not None],
     )
     model, versioned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     routes: list[Route] = []
@@ -204,6 +211,7 @@ class RestApi:
         metrics: MetricsText,
         budget: ByteBudget,
         gate: Gate,
+        described: Sequence[Callable[[], Described]] = (),
     ) -> None:
         self._service = service
         self._authenticator = authenticator
@@ -211,6 +219,7 @@ class RestApi:
         self._metrics = metrics
         self._budget = budget
         self._gate = gate
+        self._described = described
 
     async def infer(self, request: Request) -> Response:
         headers = _headers_of(request.scope)
@@ -298,7 +307,7 @@ class RestApi:
         from edge_runtime.protocol.openapi import openapi_document  # rarely asked for, and large
 
         self._principal(request.headers)
-        return _json(openapi_document(self._limits))
+        return _json(openapi_document(self._limits, [each() for each in self._described]))
 
     def extra(self, route: ExtraRoute) -> Endpoint:
         async def endpoint(request: Request) -> Response:
@@ -328,6 +337,7 @@ class RestApi:
             load=headers.get(LOAD_HEADER),
             session=headers.get(SESSION_HEADER),
             objective=headers.get(OBJECTIVE_HEADER),
+            address=headers.get(CLIENT_HEADER),
         )
 
     async def _repository_call(self, request: Request) -> tuple[CallContext, Parameters]:

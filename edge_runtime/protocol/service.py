@@ -71,7 +71,8 @@ class CallContext:
     0 when unset; origin_site: where the caller is, if it said so; tier: `edge`, `cloud` or
     `colocated` when the caller insists, else None; trace: a W3C `traceparent`, empty without one;
     wants_load: the answer is to say how busy the model is; session: what the call belongs to, if
-    its caller wants to be kept at one place; objective: of routing, where the caller says one.
+    its caller wants to be kept at one place; objective: of routing, where the caller says one;
+    address: the caller's IP address as the front door saw it, to be believed behind one only.
     """
 
     principal: Principal
@@ -84,6 +85,7 @@ class CallContext:
     wants_load: bool = False
     session: str = ""
     objective: Objective | None = None
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,11 +34,14 @@ from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
+from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.metrics import metrics_text
+from serve_apps.gateway.neighbours import Neighbours
 from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
+from serve_apps.gateway.site_overview import described, site_overview
 from serve_apps.gateway.sockets import claim_slot
 from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
 from serve_apps.gateway.wishes import Wishes
@@ -80,7 +83,9 @@ class Gateway:
         self._closing.push_async_callback(engine.close)
         sync = ModelSync(engine, registry, "colocated", defaults)
         catalogue = Catalogue(registry, defaults)
-        targets = TargetTable(_targets(settings, engine, sync))
+        geography = await asyncio.to_thread(Geography.of, settings)
+        neighbours = Neighbours(geography)
+        targets = TargetTable(_targets(settings, engine, sync), geography)
         log = DecisionLog()
         name = f"gateway-{slot.number}"
         requests = RequestLog(
@@ -96,7 +101,7 @@ class Gateway:
         ledger = Ledger(requests, spending)
         routing = settings.routing
         wishes = Wishes(routing.rule, routing.objective, routing.by_model())
-        dispatcher = Dispatcher(targets, log, ledger=ledger, wishes=wishes)
+        dispatcher = Dispatcher(targets, log, ledger=ledger, wishes=wishes, geography=geography)
         service = GatewayService(catalogue, targets, dispatcher, registry, version, budgets)
         self._closing.push_async_callback(service.shadows.close)
         authenticator = Authenticator(
@@ -114,6 +119,12 @@ class Gateway:
             extra=(
                 ExtraRoute("/v2/prime-spark/decisions", "metrics:read", log.read),
                 ExtraRoute("/v2/prime-spark/targets", "metrics:read", target_overview(targets)),
+                ExtraRoute(
+                    "/v1/sites",
+                    "infer",
+                    site_overview(geography, targets, neighbours),
+                    describe=described,
+                ),
             ),
         )
         self._http = HttpServer(app, unix_listener(Path(slot.http_path)))
@@ -126,9 +137,11 @@ class Gateway:
         self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")
         os.chmod(slot.grpc_path, 0o600)  # noqa: PTH101 (a call of microseconds, at the start)
         await self._grpc.start()
-        works = [sync.run(), catalogue.run(), targets.run(), requests.run()]
+        works = [sync.run(), catalogue.run(), targets.run(), requests.run(), neighbours.run()]
         if spending:
             works.append(budgets.run())
+        if geography.geoip is not None:
+            works.append(geography.geoip.run())
         self._tasks += [loop.create_task(work) for work in works]
         logger.info("gateway slot %d serves", slot.number)
 

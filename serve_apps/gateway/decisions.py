@@ -9,13 +9,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edge_runtime.errors import InvalidInput
 from policies.cost import FREE, PARTS, Cost
 from policies.routing import Verdict
 
 CAPACITY: Final = 1000
+
+
+class Way(NamedTuple):
+    """What is known of where a request came from, and of the way to its target.
+
+    origin_from: `caller` said so, `geoip`, or empty; rtt_from: what the round trip to the site of
+    the target is from (`measured`, `great_circle`, `unknown`).
+    """
+
+    origin_site: str | None = None
+    origin_from: str = ""
+    rtt_from: str = "unknown"
+
+
+NO_WAY: Final = Way()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,7 @@ class DecisionRecord:
     outcome: str
     verdicts: tuple[Verdict, ...]
     cost: Cost = FREE
+    way: Way = NO_WAY
 
 
 class DecisionLog:
@@ -89,6 +105,7 @@ def _document(record: DecisionRecord) -> dict[str, Any]:
         "parts": {part: getattr(record.cost, part) for part in PARTS},
         "joules": record.cost.joules,
         "carbon_g": record.cost.carbon_g,
+        **record.way._asdict(),
         "considered": [
             {
                 "target": verdict.target,

@@ -27,7 +27,8 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.service import CallContext
 from edge_runtime.protocol.types import InferRequest
 from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, decide
-from serve_apps.gateway.decisions import DecisionLog, DecisionRecord
+from serve_apps.gateway.decisions import DecisionLog, DecisionRecord, Way
+from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.ledger import Attempt, Ledger
 from serve_apps.gateway.targets import TargetLost, TargetTable
 from serve_apps.gateway.wishes import Wishes
@@ -60,7 +61,9 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
         ledger: Ledger | None = None,
         wishes: Wishes | None = None,
+        geography: Geography | None = None,
     ) -> None:
+        self._geography = geography or Geography()
         self._wishes = wishes or Wishes()
         self._rule = self._wishes.decides
         self._random = random.Random()  # noqa: S311 (which of equal targets)
@@ -91,7 +94,10 @@ class Dispatcher:
         for attempt in range(1, ATTEMPTS + 1):
             began_s = time.perf_counter()  # the loop's clock moves in steps of a millisecond
             now = loop.time()
-            wanted = self._wanted(request, placements, context, now)
+            origin = self._geography.origin(context.origin_site, context.address)
+            wanted = self._wanted(request, placements, context, now)._replace(
+                origin_site=origin.site, zones=self._geography.zones(context.principal.tenant)
+            )
             under_way = Attempt(self._wall(), request.id, request.model, version, wanted, attempt)
             if wanted.slack_s <= 0.0:
                 raise self._refused(under_way, _late(request.model))
@@ -124,7 +130,9 @@ class Dispatcher:
                 raise
             finally:
                 taken_s = time.perf_counter() - began_s
-                self._record(under_way, decision, reason, answer, taken_s, outcome)
+                site = self._targets[decision.target].site
+                way = Way(*origin, self._geography.estimate(site, self._clock()).source)
+                self._record(under_way, decision, reason, answer, taken_s, outcome, way)
         raise failed or Unavailable(f"model '{request.model}' could not be reached")
 
     def refused(
@@ -208,6 +216,7 @@ class Dispatcher:
         answer: Answered | None,
         taken_s: float,
         outcome: str,
+        way: Way,
     ) -> None:
         place = self._targets.known((under_way.model, under_way.version))[decision.target]
         rates = self._targets[decision.target].rates
@@ -228,6 +237,7 @@ class Dispatcher:
                 outcome=outcome,
                 verdicts=decision.verdicts,
                 cost=cost,
+                way=way,
             )
         )
 

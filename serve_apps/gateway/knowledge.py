@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_runtime.engine import LoadReport
 from policies.routing import RoutingTable, Target
+from serve_apps.gateway.geography import Geography
 
 Key = tuple[str, str]
 
@@ -14,13 +15,14 @@ Key = tuple[str, str]
 class Knowledge:
     """The routing tables of all versions that some target has loaded; on one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, geography: Geography | None = None) -> None:
+        self._geography = geography or Geography()
         self._places: dict[str, Target] = {}
         self._tables: dict[Key, RoutingTable] = {}
 
     def add(self, place: Target) -> None:
         """Take in a place, before anything is heard of it."""
-        self._places[place.name] = place._replace(has_model=False)
+        self._places[place.name] = self._geography.settled(place)._replace(has_model=False)
         for table in self._tables.values():
             table.add(self._places[place.name])
 
@@ -33,6 +35,10 @@ class Knowledge:
         self._places[name] = self._places[name]._replace(**values)
         for table in self._tables.values():
             table.change(name, **values)
+
+    def measured(self, name: str, rtt_s: float, at: float) -> None:
+        """Take in a round trip to a target; what it is for routing is said with `change`."""
+        self._geography.measured(self._places[name].site, rtt_s, at)
 
     def heard(self, name: str, loads: Mapping[Key, LoadReport], at: float) -> None:
         """Take in a report of everything that a target has loaded; what is not in it is gone."""

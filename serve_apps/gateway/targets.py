@@ -26,6 +26,7 @@ from edge_runtime.errors import DeadlineExceeded, Overloaded, PrimeSparkError, U
 from edge_runtime.protocol.types import InferRequest, ModelStatistics
 from policies.cost import NO_BOOK, Rates
 from policies.routing import Request, RoutingTable, Target
+from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.knowledge import Key, Knowledge
 from serve_apps.model_sync import ModelSync
 from serve_apps.wire import (
@@ -216,6 +217,7 @@ class RemoteTarget:
         self.problem = ""
         self._heard(now)
         self._knowledge.change(self.name, is_up=True, rtt_s=self._rtt_s)
+        self._knowledge.measured(self.name, now - began, now)
         complete = set.intersection(*(set(report.loads) for report in reports))
         loads = {key: _mean([report.loads[key] for report in reports]) for key in complete}
         self._knowledge.heard(self.name, loads, now - 0.5 * self._rtt_s)
@@ -413,10 +415,10 @@ AnyTarget = RemoteTarget | LocalTarget
 class TargetTable:
     """All targets of a gateway; `run` probes them for ever."""
 
-    def __init__(self, targets: Sequence[AnyTarget]) -> None:
+    def __init__(self, targets: Sequence[AnyTarget], geography: Geography | None = None) -> None:
         self._targets = {target.name: target for target in targets}
         self._local = [target for target in targets if isinstance(target, LocalTarget)]
-        self._knowledge = Knowledge()
+        self._knowledge = Knowledge(geography)
         for target in targets:
             target.join(self._knowledge)
 

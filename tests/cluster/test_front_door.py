@@ -19,6 +19,7 @@ from cluster.config import Settings, load_settings
 from cluster.home import Home
 from cluster.ports import free_port
 from edge_runtime.errors import InvalidInput
+from edge_runtime.protocol.context import CLIENT_HEADER
 from edge_runtime.protocol.gate import START_HEADER
 
 
@@ -109,14 +110,18 @@ def test_without_a_gateway_clients_get_the_protocols_error(
     assert json.loads(answer.content)["code"] == "unavailable"
 
 
-async def test_requests_are_stamped_whatever_their_sender_wrote(home: Home) -> None:
+async def test_what_the_gateway_believes_is_written_here_whatever_a_sender_wrote(
+    home: Home,
+) -> None:
     seen: list[bytes] = []
+    clients: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
         stamps = [line.split(b":")[1].strip() for line in head if line.startswith(b"x-request-st")]
         if stamps:  # checks of the front door itself have none
             seen.append(b" ".join(stamps))
+            clients.extend(line for line in head if line.startswith(b"x-forwarded-for"))
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -139,6 +144,7 @@ async def test_requests_are_stamped_whatever_their_sender_wrote(home: Home) -> N
         await door.wait()
         gateway.close()
     assert answered.status_code == 200
+    assert clients in ([b"x-forwarded-for: 127.0.0.1"], [b"x-forwarded-for: ::1"])
     (stamp,) = seen
     assert abs(time.time() - int(stamp.removeprefix(b"t=")) / 1e3) < 60.0
 
@@ -151,7 +157,8 @@ async def _ask(url: str, verify: str | bool, stamp: str | None = None) -> httpx.
     async with httpx.AsyncClient(verify=context, trust_env=False) as client:
         while True:
             try:
-                headers = {} if stamp is None else {START_HEADER: stamp}
+                headers = [] if stamp is None else [(START_HEADER, stamp)]
+                headers += [(CLIENT_HEADER, "192.0.2.1"), (CLIENT_HEADER, "192.0.2.2")]
                 return await client.get(url, headers=headers)
             except httpx.ConnectError:
                 assert time.monotonic() < until, "the front door did not start"

@@ -23,6 +23,8 @@ from tritonclient.utils import InferenceServerException
 from cluster.registry import ArtifactFile, EmbeddedRegistry, ModelCard
 from edge_runtime.backends.base import BackendOptions
 from edge_runtime.backends.onnx import load_onnx
+from edge_runtime.entry import EntryClient
+from edge_runtime.errors import NotFound
 from load.demo.gateway import Access, RestCaller
 from load.demo.traffic import Traffic
 from tests.contract.models import write_models
@@ -233,7 +235,29 @@ class TestErrors:
     def test_the_openapi_document_lists_every_route(self, cluster: TestCluster) -> None:
         with cluster.http("infer") as client:
             document = client.get("/openapi.json").json()
-        assert "/v2/models/{model}/infer" in document["paths"]
+        assert {"/v2/models/{model}/infer", "/v1/sites"} <= set(document["paths"])
+
+    def test_the_sites_are_for_callers_who_may_infer(self, cluster: TestCluster) -> None:
+        with cluster.http("models:write") as client:
+            assert client.get("/v1/sites").status_code == 403
+        with cluster.http("infer") as client:
+            sites = {site["name"]: site for site in client.get("/v1/sites").json()["sites"]}
+        assert {"cloud-1", "edge-1"} <= set(sites)
+        assert all(target["is_up"] for target in sites["edge-1"]["targets"])
+        assert sites["edge-1"]["rtt_from"] == "measured"
+        shown = cluster.must("sites", "--probe")
+        assert "enters here" in shown
+
+    def test_an_entry_client_asks_a_model(
+        self, cluster: TestCluster, token: str, test_set: TestSet
+    ) -> None:
+        body = infer_body(test_set[0][:1])
+        with EntryClient([f"http://{cluster.rest}"], token=token) as client:
+            answer = client.infer("digits", body, headers={"prime-spark-tier": "edge"})
+            assert answer.headers["prime-spark-target"] == "edge/edge-1"
+            assert answer.json()["outputs"]
+            with pytest.raises(NotFound):
+                client.infer("nope", body)
 
 
 @pytest.fixture(scope="module")
