@@ -22,7 +22,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -92,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         "now, and all objectives",
     )
     parser.add_argument(
-        "--fleet", type=Path, metavar="FILE", help="places, ways and prices (YAML); default: measured"
+        "--fleet",
+        type=Path,
+        metavar="FILE",
+        help="places, ways and prices (YAML); default: measured",
     )
     parser.add_argument(
         "--cut",
@@ -195,17 +198,17 @@ def _run(policy: Policy, replay: Replay, world: World, seed: int) -> Replayed:
     began = time.monotonic()
     total = len(replay.requests)
 
-    def line(count: int, end: str) -> None:
-        passed_s = time.monotonic() - began
-        text = f"{policy.name:<28} {count / total:4.0%}  {passed_s:6.1f} s"
-        print(f"\r{text}", end=end, file=sys.stderr, flush=True)
+    is_terminal = sys.stderr.isatty()
 
-    told: Callable[[int], None] | None = None
-    if sys.stderr.isatty():
-        told = lambda count: line(count, "")  # noqa: E731
-    found = run(policy, replay, world, seed, told)
-    line(total, "\n")
-    return found
+    def tell(count: int) -> None:
+        is_done = count == total
+        if is_terminal or is_done:
+            passed_s = time.monotonic() - began
+            text = f"{policy.name:<28} {count / total:4.0%}  {passed_s:6.1f} s"
+            begin, end = ("\r" if is_terminal else ""), ("\n" if is_done else "")
+            print(f"{begin}{text}", end=end, file=sys.stderr, flush=True)
+
+    return run(policy, replay, world, seed, tell)
 
 
 def _tell_problems(recording: Recording) -> None:

@@ -18,6 +18,7 @@ COLOURS: Final = (
 )  # fmt: skip
 NAMESPACE: Final = 'xmlns="http://www.w3.org/2000/svg"'
 _WIDTH, _HEIGHT = 760, 320
+_NOTHING = 1e-12  # what is less is drawn as nothing
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 34, 46
 
 Point = tuple[float, float]
@@ -104,8 +105,8 @@ class _Frame:
         self._title, self._axes = title, (x, y)
         self._series = series
         points = [point for one in series for point in one.points if all(map(math.isfinite, point))]
-        xs = [a for a, _ in points if a > 0 or not x.is_log]
-        ys = [b for _, b in points if b > 0 or not y.is_log]
+        xs = [a for a, _ in points if a > _NOTHING or not x.is_log]
+        ys = [b for _, b in points if b > _NOTHING or not y.is_log]
         xs += [at for band in bands for at in (band.begin, band.end) if not x.is_log]
         self._low = (_least(xs, x), _least(ys, y))
         self._high = (_most(xs, self._low[0], x), _most(ys, self._low[1], y))
@@ -115,7 +116,7 @@ class _Frame:
     def shows(self, point: Point) -> bool:
         """Whether a point can be drawn: it is finite, and above 0 on a logarithmic axis."""
         return all(
-            math.isfinite(value) and (value > 0 or not axis.is_log)
+            math.isfinite(value) and (value > _NOTHING or not axis.is_log)
             for value, axis in zip(point, self._axes, strict=True)
         )
 
@@ -195,8 +196,8 @@ def _least(values: Sequence[float], axis: Axis) -> float:
 def _most(values: Sequence[float], low: float, axis: Axis) -> float:
     most = max(values, default=low)
     if axis.is_log:
-        return max(most, low) * 1.15
-    return most + 0.05 * (most - low) if most > low else low + 1.0
+        return max(most, low) * 1.15  # with the margin below, never the same as the least
+    return most + 0.05 * (most - low) if most - low > _NOTHING else low + 1.0
 
 
 def _ticks(low: float, high: float, axis: Axis) -> list[float]:

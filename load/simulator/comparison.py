@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -68,7 +69,11 @@ class Replayed:
         return 1000.0 * self.usd / self.requests
 
     def document(self) -> dict[str, Any]:
-        return {**asdict(self), "usd_per_1000": self.usd_per_1000}
+        """Return it as a JSON value; times are null where nobody was answered."""
+        found = {**asdict(self), "usd_per_1000": self.usd_per_1000}
+        if math.isnan(self.p50_s):
+            found |= {"p50_s": None, "p95_s": None, "p99_s": None, "delays_s": None}
+        return found
 
 
 def policies_of(names: Sequence[str], in_force: Sequence[Objective]) -> list[Policy]:

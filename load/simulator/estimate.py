@@ -8,8 +8,9 @@ work.
 How many a place does at once is read from its busiest moments: while several wait, answers follow
 one another at the pace of the place, and the time that such requests take alone, over the time
 between their answers, is the number of lanes (utilisation law; Denning and Buzen, "The Operational
-Analysis of Queueing Network Models", 1978). Where that is a little more than a whole number, the
-rest of the time is the way. A place that was never busy gets one lane, the least it can have.
+Analysis of Queueing Network Models", 1978). What that is more than a whole number is taken for the
+way, so that the place's pace stays as it was seen. A place that was never busy gets one lane, the
+least it can have.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from policies.routing.sizes import bucket
 
 Floats = npt.NDArray[np.float64]
 
-ENOUGH: Final = 20  # requests that were alone, before those who were not are left out
+ENOUGH: Final = 20  # of a model and size that were alone, so that no others are needed
 FEW: Final = 5  # of a size bucket, below which the nearest one speaks for it
 BUSY: Final = 30  # answers in the busiest moments, before lanes are read from them
+RUN: Final = 4  # of these in a row
 MOST_LANES: Final = 64
 GATEWAYS: Final = "gateways"  # their site, where nothing says it
+_NEARLY: Final = 0.2  # of a lane, that may be missing by chance; the way only ever adds
 _LEAST_S: Final = 1e-6
 
 
@@ -66,6 +69,15 @@ class Estimate:
     fleet: FleetFile
     places: Sequence[PlaceEstimate]
     unserved: Sequence[str]
+
+    def unseen(self) -> dict[str, list[str]]:
+        """Return, by model, the places where it never ran, so that nothing is known of it there."""
+        models = sorted({model for place in self.places for model in place.seconds})
+        found = {
+            model: [place.name for place in self.places if model not in place.seconds]
+            for model in models
+        }
+        return {model: places for model, places in found.items() if places}
 
 
 def estimate(recording: Recording) -> Estimate:
@@ -103,8 +115,7 @@ def _place(
     starts = np.array([request.at for request in served])
     taken = np.array([max(_LEAST_S, request.taken_s or 0.0) for request in served])
     works = np.array([np.nan if r.work_s is None else max(_LEAST_S, r.work_s) for r in served])
-    once = np.array([request.attempts == 1 for request in served])
-    sample, is_crowded = _undisturbed(starts, starts + taken, once)
+    sample, is_crowded = _undisturbed(served, starts, starts + taken)
     is_timed = ~np.isnan(works)
     says_work = bool(is_timed.mean() > 0.5)
     way_s = None
@@ -117,7 +128,7 @@ def _place(
     groups = _groups(served, np.flatnonzero(sample), seconds)
     usual = _usual(served, groups)
     at_once = _at_once(starts, starts + taken, usual)
-    lanes = None if at_once is None else min(MOST_LANES, max(1, round(at_once)))
+    lanes = None if at_once is None else min(MOST_LANES, max(1, int(at_once + _NEARLY)))
     if not says_work and at_once is not None and lanes is not None and lanes < at_once:
         share = lanes / at_once
         way_s = (1.0 - share) * float(np.mean(usual))
@@ -166,20 +177,26 @@ def _place(
 
 
 def _undisturbed(
-    starts: Floats, ends: Floats, once: npt.NDArray[np.bool_]
+    served: Sequence[Recorded], starts: Floats, ends: Floats
 ) -> tuple[npt.NDArray[np.bool_], bool]:
-    """Return which requests shared the place with nobody; or those with fewest, and True."""
-    latest = np.maximum.accumulate(ends)
-    before = np.concatenate(([-np.inf], latest[:-1]))
-    after = np.concatenate((starts[1:], [np.inf]))
-    alone = (before <= starts) & (after >= ends) & once
-    if alone.sum() >= min(ENOUGH, len(starts)):
-        return alone, False
+    """Return which requests shared the place with nobody.
+
+    Of a model and size with few of them, those with the least company are taken as well; then the
+    second value is True.
+    """
     beside = np.searchsorted(starts, ends, "left") - np.searchsorted(np.sort(ends), starts, "right")
-    order = np.argsort(beside + np.where(once, 0, len(starts)), kind="stable")
-    sample = np.zeros(len(starts), bool)
-    sample[order[:ENOUGH]] = True
-    return sample, True
+    company = beside + np.array([0 if r.attempts == 1 else len(served) for r in served])
+    kinds: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for index, request in enumerate(served):
+        kinds[request.model, bucket(request.size_bytes)].append(index)
+    sample = company <= 1  # itself
+    is_crowded = False
+    for indexes in kinds.values():
+        own = np.array(indexes)
+        if sample[own].sum() < min(ENOUGH, len(own)):
+            sample[own[np.argsort(company[own], kind="stable")[:ENOUGH]]] = True
+            is_crowded = True
+    return sample, is_crowded
 
 
 def _groups(
@@ -187,7 +204,7 @@ def _groups(
 ) -> dict[str, dict[int, list[float]]]:
     """Return the seconds by model and bucket; a bucket with few is left out beside one with more.
 
-    A model of which no request was undisturbed is judged by all of its requests.
+    A model without any is judged by the whole time of its requests.
     """
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for index in chosen.tolist():
@@ -230,14 +247,24 @@ def _at_once(starts: Floats, ends: Floats, usual: Floats) -> float | None:
     waiting, gap_work = left[:-1], work[1:]
     if len(waiting) < BUSY:
         return None
-    most = np.sort(waiting)[-BUSY]
-    if most < 2:
-        return None
-    busiest = waiting >= most
-    passed_s = float(gaps[busiest].sum())
-    if passed_s <= 0.0:
-        return None
-    return float(gap_work[busiest].sum()) / passed_s
+    for least in range(int(np.sort(waiting)[-BUSY]), 1, -1):
+        busiest = _in_runs(waiting >= least)
+        passed_s = float(gaps[busiest].sum())
+        if busiest.sum() >= BUSY and passed_s > 0.0:
+            return float(gap_work[busiest].sum()) / passed_s
+    return None
+
+
+def _in_runs(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Keep what is chosen `RUN` times in a row or more.
+
+    Of the first answer of a run, a part was computed before: in short runs that would count much.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8)))
+    kept = np.zeros(len(chosen), bool)
+    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        kept[begin:end] = end - begin >= RUN
+    return kept
 
 
 def _prices(served: Sequence[Recorded], usual: Floats) -> tuple[float, float]:

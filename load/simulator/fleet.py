@@ -7,6 +7,7 @@ example with every key is in docs/how-to/what-if.md.
 from __future__ import annotations
 
 import difflib
+import re
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -219,7 +220,7 @@ def parse_fleet(found: object, source: str) -> FleetFile:
         return FleetFile.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if part not in _UNIONS)
+        key = ".".join(str(part) for part in first["loc"] if not _UNION.match(str(part)))
         if first["type"] == "extra_forbidden":
             raise InvalidInput(
                 f"{source} has an unknown key '{key}'", field=key, hint=_nearest(key)
@@ -242,9 +243,7 @@ def _services(service_ms: float | Mapping[str, Any]) -> dict[str, Service]:
     for model, measured in service_ms.items():
         by_size = measured if isinstance(measured, Mapping) else {0: measured}
         by_bucket = {
-            bucket(size): Times(
-                tuple(one / 1e3 for one in (ms if isinstance(ms, list) else [ms]))
-            )
+            bucket(size): Times(tuple(one / 1e3 for one in (ms if isinstance(ms, list) else [ms])))
             for size, ms in sorted(by_size.items())
         }
         usual_s = statistics.median(times.median for times in by_bucket.values())
@@ -262,7 +261,8 @@ _SECTIONS: tuple[type[BaseModel], ...] = (
     CutFile,
     StartFile,
 )
-_UNIONS = ("float", "dict[str,union[float,dict[int,union[float,list[float]]]]]")
+# What pydantic puts into a key's path for the form of a value that it tried.
+_UNION = re.compile(r"(constrained-|dict\[|list\[|float$)")
 
 
 def _nearest(key: str) -> str:

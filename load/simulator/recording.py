@@ -20,6 +20,7 @@ from policies.routing.types import OBJECTIVES
 
 DEFAULT_SLACK_S: Final = 30.0  # the product's, for requests that brought no deadline
 COLOCATED: Final = "colocated"
+CLOUD: Final = "cloud"
 OK: Final = "ok"
 _COPY_S: Final = 5.0  # around a request, where a copy of it may come
 
@@ -105,14 +106,14 @@ class Recording:
 
     @property
     def gateway_site(self) -> str:
-        """The site of the gateways: that of what they compute themselves, else of most requests.
-
-        Empty where nothing says it.
+        """The site of the gateways: that of what they compute themselves, else of the cloud tier,
+        which is in one cluster with them, else of most requests. Empty where nothing says it.
         """
-        own = Counter(r.site for r in self.requests if r.tier == COLOCATED and r.site)
-        any_site = Counter(r.site or r.origin_site for r in self.requests)
-        any_site.pop("", None)
-        for found in (own, any_site):
+        for tiers in ((COLOCATED,), (CLOUD,), None):
+            found = Counter(
+                r.site or r.origin_site for r in self.requests if tiers is None or r.tier in tiers
+            )
+            found.pop("", None)
             if found:
                 return max(sorted(found), key=lambda site: found[site])
         return ""

@@ -159,9 +159,7 @@ def html(result: Result, drawn: Mapping[str, str]) -> str:
     )
 
 
-def _points(
-    replayed: Sequence[Replayed], points: Sequence[tuple[float, float]]
-) -> list[Series]:
+def _points(replayed: Sequence[Replayed], points: Sequence[tuple[float, float]]) -> list[Series]:
     return [
         Series(one.policy, [point], one.is_in_force)
         for one, point in zip(replayed, points, strict=True)

@@ -119,6 +119,13 @@ class Result:
                 "or more, as callers have who set no deadline: misses say little here."
             )
         changes = scenario.changes
+        cut_off = max((one.lost for one in self.replayed), default=0.0)
+        if changes.cuts and cut_off:
+            yield (
+                f"Up to {cut_off:.2%} of the requests were lost to cuts, most of them of callers who "
+                "did not reach a gateway; what an edge box does for its own site meanwhile is not "
+                "in the replay."
+            )
         if changes.load != 1.0:
             yield (
                 f"There are {changes.load:g} requests for each recorded one; copies come within "
@@ -137,8 +144,8 @@ class Result:
             "take turns there. Caches, degraded rungs and the front door's bounds are not modelled."
         )
         yield (
-            "A place does what it did then: a model that was never seen there cannot run there, "
-            "and load that it never had is judged from load that it had."
+            "Load that a place never had is judged from load that it had; policies are compared by "
+            "one seed, so that differences of a few percent mean nothing."
         )
         yield (
             "A tier that a caller insisted on is kept where it was the reason of the choice; "
@@ -177,6 +184,12 @@ class Result:
 def _doubts(scenario: Scenario) -> Iterator[str]:
     assert scenario.estimate is not None  # noqa: S101 (the caller looked)
     places = scenario.estimate.places
+    for model, names in scenario.estimate.unseen().items():
+        yield (
+            f"Model '{model}' never ran at {', '.join(names)}: no policy sends it there here, though "
+            "in truth one might. Where it may run there, write its service_ms into fleet.yaml and "
+            "replay with --fleet."
+        )
     crowded = [place.name for place in places if place.crowded]
     if crowded:
         yield (
@@ -199,8 +212,10 @@ def _doubts(scenario: Scenario) -> Iterator[str]:
 
 def _row(one: Replayed) -> list[str]:
     shares = sorted(one.share.items(), key=lambda item: -item[1])
-    name = f"{one.policy} (what runs now)" if one.is_in_force and one.policy != AS_RECORDED else (
-        one.policy
+    name = (
+        f"{one.policy} (what runs now)"
+        if one.is_in_force and one.policy != AS_RECORDED
+        else (one.policy)
     )
     return [
         name,

@@ -342,7 +342,11 @@ class Simulation:
             spec = node.spec
             if self.plan.world.cut_since(gateway.site, spec.site, now) is not None:
                 continue
-            if node.starts_at > now or not spec.serves(job.model) or job.tier not in (None, spec.tier):
+            if (
+                node.starts_at > now
+                or not spec.serves(job.model)
+                or job.tier not in (None, spec.tier)
+            ):
                 continue
             way_s = gateway.ways_s[spec.target]
             job.due = job.deadline - 0.5 * way_s

@@ -83,9 +83,7 @@ def seconds(text: str, what: str) -> float:
     """Return the seconds of `90`, `90s`, `10m`, `2h` or `1d`. Raises InvalidInput."""
     found = _TIME.match(text)
     if found is None:
-        raise InvalidInput(
-            f"'{text}' is no time", field=what, hint="write 90, 90s, 10m, 2h or 1d"
-        )
+        raise InvalidInput(f"'{text}' is no time", field=what, hint="write 90, 90s, 10m, 2h or 1d")
     return float(found[1]) * _SECONDS[found[2] or ""]
 
 

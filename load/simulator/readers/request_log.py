@@ -1,7 +1,9 @@
-"""The gateway's request log: JSON lines, one for each attempt of a request.
+"""The gateway's request log (`serve_apps.gateway.request_log`): JSON lines, one for each attempt.
 
 Attempts of one request are told by its id, model and size at one gateway: a further attempt
-follows one that failed. They are one request here, as long as the whole of it took.
+follows one that failed, in the same file or the next. They are one request here, as long as the
+whole of it took. A line with attempt 0 is a request that was sent nowhere. `work_ms`, of
+computing alone, is read where a log has it.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ def read_request_logs(
     problems: list[Problem] = []
     files: list[str] = []
     retries = 0
+    failed: dict[Key, int] = {}
     for path in sorted(paths):
         files.append(str(path))
         gateway = _gateway(path)
-        failed: dict[Key, int] = {}
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
@@ -72,7 +74,6 @@ def _joined(first: Recorded, last: Recorded) -> Recorded:
     """Return two attempts as one request: from the first arrival to the last answer."""
     taken_s = None
     if first.taken_s is not None and last.taken_s is not None:
-        # The times of both may be of arrival, or of each attempt's own beginning.
         taken_s = max(last.at - first.at, first.taken_s) + last.taken_s
     return last._replace(
         at=first.at,
