@@ -145,5 +145,5 @@ class RequestFile:
 
 if REQUESTS:
     requests = RequestFile(REQUESTS)
-    events.request.add_listener(requests.saw)
-    events.quit.add_listener(requests.close)
+    events.request.add_listener(requests.saw)  # type: ignore[no-untyped-call]
+    events.quit.add_listener(requests.close)  # type: ignore[no-untyped-call]

@@ -32,7 +32,7 @@ Policies = Annotated[
     typer.Option(
         "--policy",
         metavar="NAME,NAME",
-        help="Policies to compare: latency, balanced, cost, recorded, a classical rule, omniscient.",
+        help="Policies: latency, balanced, cost, recorded, a classical rule, omniscient.",
     ),
 ]
 Fleet = Annotated[

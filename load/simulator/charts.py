@@ -80,11 +80,12 @@ def scatter(
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in front)
         parts.append(f'<polyline fill="none" stroke="#999" stroke-width="1" points="{path}"/>')
     for index, one in enumerate(series):
+        radius = 6 if one.marked else 4.5
         for a, b in one.points:
             if not frame.shows((a, b)):
                 continue
             parts.append(
-                f'<circle cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="{6 if one.marked else 4.5}"'
+                f'<circle cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="{radius}"'
                 f' fill="{_colour(index)}" stroke="#fff">'
                 f"<title>{escape(one.name)}: {a:.4g}, {b:.4g}</title></circle>"
             )

@@ -23,8 +23,7 @@ from policies.routing.types import OBJECTIVES
 AS_RECORDED: Final = "as recorded"
 OMNISCIENT: Final = "omniscient"
 BINS: Final = 96  # of the timeline
-RANKS: Final = tuple([*np.linspace(0.0, 98.0, 50), *np.linspace(98.5, 100.0, 13)])
-UNANSWERED: Final = ("refused", "dropped", "lost")
+RANKS: Final = (*np.linspace(0.0, 98.0, 50).tolist(), *np.linspace(98.5, 100.0, 13).tolist())
 
 
 @dataclass(frozen=True)

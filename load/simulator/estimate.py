@@ -102,7 +102,7 @@ def estimate(recording: Recording) -> Estimate:
     fleet = FleetFile(
         gateways={site: recording.gateways},
         places=[file for file, _ in found],
-        deadlines=[DeadlineFile(share=1.0, ms=DEFAULT_SLACK_S * 1e3)],
+        deadlines=(DeadlineFile(share=1.0, ms=DEFAULT_SLACK_S * 1e3),),
     )
     unserved = sorted({request.model for request in recording.requests} - served_models)
     return Estimate(fleet, [place for _, place in found], unserved)

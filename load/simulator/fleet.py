@@ -91,7 +91,7 @@ class WaysFile(Section):
     own_site: NotNegative = 3.0
     other_site: NotNegative = 40.0
     cloud: NotNegative = 60.0
-    pairs: list[PairFile] = []
+    pairs: tuple[PairFile, ...] = ()
 
 
 class DeadlineFile(Section):
@@ -139,17 +139,17 @@ class FleetFile(Section):
     gateways: Annotated[dict[str, Count], Field(min_length=1)]
     places: Annotated[list[PlaceFile], Field(min_length=1)]
     ways_ms: WaysFile = WaysFile()
-    deadlines: Annotated[list[DeadlineFile], Field(min_length=1)] = [
+    deadlines: Annotated[tuple[DeadlineFile, ...], Field(min_length=1)] = (
         DeadlineFile(share=0.7, ms=150.0),
         DeadlineFile(share=0.3, ms=1000.0),
-    ]
+    )
     spread: NotNegative = 0.05
     report_ms: Positive = 400.0
     lost_ms: Positive = 1200.0
     dead_ms: Positive = 2000.0
-    throttles: list[ThrottleFile] = []
-    cuts: list[CutFile] = []
-    starts: list[StartFile] = []
+    throttles: tuple[ThrottleFile, ...] = ()
+    cuts: tuple[CutFile, ...] = ()
+    starts: tuple[StartFile, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -157,9 +157,10 @@ class FleetFile(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two places are named '{name}'")
-        for fault in (*self.throttles, *self.starts):
-            if fault.place not in names:
-                raise ValueError(f"there is no place '{fault.place}', only {', '.join(names)}")
+        named = [*(one.place for one in self.throttles), *(one.place for one in self.starts)]
+        for name in named:
+            if name not in names:
+                raise ValueError(f"there is no place '{name}', only {', '.join(names)}")
         sites = sorted({*self.gateways, *(place.site for place in self.places)})
         for cut in self.cuts:
             for site in (cut.site, cut.other):

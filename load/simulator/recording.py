@@ -132,9 +132,10 @@ class Recording:
     ) -> Replay:
         """Return the requests to simulate, from time 0.
 
-        deadlines: (share, seconds) of requests that had none; load: how many for each of the recorded ones; a copy comes within a few seconds of its
+        load: how many for each of the recorded ones; a copy comes within a few seconds of its
         original, so that bursts stay and do not become one moment. speed: of the clock; the same
-        requests come in 1/speed of the time. Raises InvalidInput for either not above 0.
+        requests come in 1/speed of the time. deadlines: (share, seconds) of requests that had none.
+        Raises InvalidInput for a factor that is not above 0.
         """
         if not (0.0 < load < 1e4 and 0.0 < speed < 1e6):
             raise InvalidInput("load and speed are factors above 0", field="scale")

@@ -122,9 +122,9 @@ class Result:
         cut_off = max((one.lost for one in self.replayed), default=0.0)
         if changes.cuts and cut_off:
             yield (
-                f"Up to {cut_off:.2%} of the requests were lost to cuts, most of them of callers who "
-                "did not reach a gateway; what an edge box does for its own site meanwhile is not "
-                "in the replay."
+                f"Up to {cut_off:.2%} of the requests were lost to cuts, most of them of "
+                "callers who did not reach a gateway; what an edge box does for its own site "
+                "meanwhile is not in the replay."
             )
         if changes.load != 1.0:
             yield (
@@ -138,7 +138,7 @@ class Result:
 
     def limits(self) -> Iterator[str]:
         """Yield what a replay cannot say."""
-        yield "Callers send what they sent then: nobody gives up, or asks again, because it is slow."
+        yield "Callers send what they sent then: nobody gives up, or asks again, if it is slow."
         yield (
             "Queues serve by deadline alone; the engine also knows priorities. Models at one place "
             "take turns there. Caches, degraded rungs and the front door's bounds are not modelled."
@@ -186,9 +186,9 @@ def _doubts(scenario: Scenario) -> Iterator[str]:
     places = scenario.estimate.places
     for model, names in scenario.estimate.unseen().items():
         yield (
-            f"Model '{model}' never ran at {', '.join(names)}: no policy sends it there here, though "
-            "in truth one might. Where it may run there, write its service_ms into fleet.yaml and "
-            "replay with --fleet."
+            f"Model '{model}' never ran at {', '.join(names)}: no policy sends it there here, "
+            "though in truth one might. Where it may run there, write its service_ms into "
+            "fleet.yaml and replay with --fleet."
         )
     crowded = [place.name for place in places if place.crowded]
     if crowded:

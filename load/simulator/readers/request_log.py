@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,7 +93,7 @@ def _sum(one: float | None, two: float | None) -> float | None:
 def _parse(line: bytes, gateway: str) -> tuple[Recorded, Key]:
     found = orjson.loads(line)
     if not isinstance(found, dict):
-        raise ValueError("no JSON object")  # noqa: TRY004 (it is the value that is wrong)
+        raise ValueError("no JSON object")
     if found.get("v") not in VERSIONS:
         raise ValueError(f"version {found.get('v')!r} of the log is not known")
     attempt = int(_number(found, "attempt") or 1)
@@ -130,7 +130,7 @@ def _text(found: Mapping[str, Any], key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"{key} is no text")  # noqa: TRY004
+        raise ValueError(f"{key} is no text")
     return value
 
 
@@ -139,7 +139,7 @@ def _number(found: Mapping[str, Any], key: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{key} is no number")  # noqa: TRY004
+        raise ValueError(f"{key} is no number")
     if not (math.isfinite(value) and value >= 0.0):
         raise ValueError(f"{key} is {value}, not a number from 0 up")
     return float(value)

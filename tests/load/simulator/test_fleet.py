@@ -23,7 +23,7 @@ ms = st.floats(0.01, 1e4)
 measured = ms | st.dictionaries(
     st.integers(0, 2**30), ms | st.lists(ms, min_size=1, max_size=5).map(sorted), min_size=1
 )
-places = st.builds(
+places: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     tier=st.sampled_from(["edge", "cloud"]),
     site=st.sampled_from(["a", "b"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def test_a_whole_factor_of_load_gives_each_request_so_many_times(
     assert sorted(arrival.size_bytes for arrival in found) == sorted(
         at for at in range(count) for _ in range(factor)
     )
-    assert all(a.at <= b.at for a, b in zip(found, found[1:], strict=False))
+    assert all(a.at <= b.at for a, b in pairwise(found))
     assert all(abs(arrival.at - arrival.size_bytes) <= 5.0 for arrival in found)
 
 

@@ -14,8 +14,8 @@ from load.simulator.jobs import Arrival, Job, Replay
 from load.simulator.node import Node
 from load.simulator.omniscient import finish_at
 from load.simulator.run import Outcomes, Plan, Simulation
-from load.simulator.trace import Trace, calm
 from load.simulator.service import Service, Times
+from load.simulator.trace import Trace, calm
 from load.simulator.world import Cut, NodeSpec, Start, Throttle, World, reference
 from policies.routing import choose
 from policies.routing.classical import RULES
