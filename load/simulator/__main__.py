@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {error.hint}", file=sys.stderr)
         return exit_code(error)
     except OSError as error:
-        print(f"what-if: {options.out} cannot be written: {error.strerror}", file=sys.stderr)
+        where = error.filename or options.out
+        print(f"what-if: {where} cannot be used: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nwhat-if: interrupted; nothing was written", file=sys.stderr)

@@ -30,9 +30,9 @@ class Recorded(NamedTuple):
 
     slack_s: to its deadline when it came, None where there was none; place, tier, site: where it
     was served last, empty where nothing says it; insisted: the tier that the caller asked for;
-    origin_site: where the caller is. expected_s, late: what the gateway predicted; work_s:
-    computing alone; moved_usd: the part of usd that is for moving it. attempts: 1 where it worked
-    at once, and then alone do the times say what the place takes.
+    origin_site: where the caller is. work_s: computing alone; moved_usd: the part of usd that is
+    for moving it. attempts: 1 where it worked at once, and then alone do the times say what the
+    place takes.
     """
 
     at: float
@@ -46,8 +46,6 @@ class Recorded(NamedTuple):
     place: str = ""
     tier: str = ""
     site: str = ""
-    expected_s: float | None = None
-    late: float | None = None
     taken_s: float | None = None
     work_s: float | None = None
     usd: float | None = None
@@ -78,16 +76,12 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Requests in order of time. retries: lines that were further attempts of a request.
-
-    unseen: requests that the recorder says it could not keep up with.
-    """
+    """Requests in order of time. retries: lines that were further attempts of a request."""
 
     name: str
     requests: Sequence[Recorded]
     problems: Sequence[Problem] = ()
     retries: int = 0
-    unseen: int = 0
     files: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -180,7 +174,6 @@ def recording_of(
     *,
     files: Sequence[str],
     retries: int = 0,
-    unseen: int = 0,
 ) -> Recording:
     """Put requests in order. Raises InvalidInput when there are too few to say anything."""
     ordered = sorted(requests, key=lambda request: request.at)
@@ -193,7 +186,7 @@ def recording_of(
         )
     if ordered[-1].at <= ordered[0].at:
         raise InvalidInput(f"all requests of '{name}' came at the same moment", field="trace")
-    return Recording(name, ordered, problems, retries, unseen, files)
+    return Recording(name, ordered, problems, retries, files)
 
 
 def objective_of(text: str) -> Objective:

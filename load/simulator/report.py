@@ -13,6 +13,7 @@ from load.simulator.fleet import FleetFile
 from load.simulator.result import Result
 
 MOST_PROBLEMS: Final = 20  # broken lines that are shown one by one
+MOST_BANDS: Final = 200  # faults that are drawn
 
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto;
@@ -189,7 +190,8 @@ def _bands(result: Result) -> list[Band]:
         Band(f"{start.place} starts", start.from_s, start.from_s + start.cold_s)
         for start in fleet.starts
     ]
-    return [Band(b.name, b.begin, min(b.end, last)) for b in found if b.begin < last]
+    shown = [Band(b.name, b.begin, min(b.end, last)) for b in found if b.begin < last]
+    return shown[:MOST_BANDS]
 
 
 def _fidelity(result: Result) -> str:

@@ -70,17 +70,23 @@ class Result:
     def answer(self) -> str:
         """Return the one sentence that a reader came for."""
         base = next((one for one in self.replayed if one.is_in_force), None)
+        estimate = self.scenario.estimate
+        unseen = sorted(estimate.unseen()) if estimate is not None else []
+        but = f" Unknown: {', '.join(unseen)} where it never ran." if unseen else ""
         if base is None or len(self.replayed) < 2:
             base = base or self.replayed[0]
             return (
                 f"Under {base.policy}: {base.misses:.2%} of requests missed their deadline, "
-                f"p99 {_ms(base.p99_s)}, {_usd(base.usd_per_1000)} for 1,000 requests."
+                f"p99 {_ms(base.p99_s)}, {_usd(base.usd_per_1000)} for 1,000 requests.{but}"
             )
         others = [one for one in self.replayed if one is not base]
         found = [f"{one.policy}: {_change(base, one)}" for one in others]
         return (
             f"What runs now ({base.policy}) costs {_usd(base.usd_per_1000)} for 1,000 requests, "
-            f"misses {base.misses:.2%}, p99 {_ms(base.p99_s)}. Instead, " + "; ".join(found) + "."
+            f"misses {base.misses:.2%}, p99 {_ms(base.p99_s)}. Instead, "
+            + "; ".join(found)
+            + "."
+            + but
         )
 
     def table(self) -> tuple[Headings, list[list[str]]]:

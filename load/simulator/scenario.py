@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -130,13 +130,4 @@ def _split(text: str, count: int, what: str, form: str) -> list[str]:
 
 
 def _only(recording: Recording, requests: Sequence[Recorded]) -> Recording:
-    if len(requests) == len(recording.requests):
-        return recording
-    return Recording(
-        recording.name,
-        requests,
-        recording.problems,
-        recording.retries,
-        recording.unseen,
-        recording.files,
-    )
+    return replace(recording, requests=requests)

@@ -39,7 +39,7 @@ def read_home(home: Path, window: str, now: float) -> Recording:
         raise InvalidInput(f"'{window}' is no time such as last-24h", field="trace")
     folder = home / "logs" / "requests"
     begin = now - length_s
-    paths = [path for path in folder.glob("requests-*.jsonl") if path.stat().st_mtime >= begin]
+    paths = [path for path in folder.glob("requests-*.jsonl") if _changed_at(path) >= begin]
     if not paths:
         raise NotFound(
             f"no request of {window.replace('-', ' ')} was recorded in {folder}",
@@ -54,3 +54,11 @@ def read_home(home: Path, window: str, now: float) -> Recording:
             field="trace",
             hint=_HINT,
         ) from None
+
+
+def _changed_at(path: Path) -> float:
+    """Return when a file was written last; long ago for one that was removed meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

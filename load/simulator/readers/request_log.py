@@ -39,8 +39,13 @@ def read_request_logs(
     for path in sorted(paths):
         files.append(str(path))
         gateway = _gateway(path)
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        try:
+            lines = path.open("rb")
+        except FileNotFoundError:  # the gateway made room meanwhile
+            problems.append(Problem(path.name, 0, "was removed while this was read"))
+            continue
+        with lines:
+            for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
                 try:
@@ -78,8 +83,6 @@ def _joined(first: Recorded, last: Recorded) -> Recorded:
     return last._replace(
         at=first.at,
         slack_s=first.slack_s,
-        expected_s=first.expected_s,
-        late=first.late,
         taken_s=taken_s,
         usd=_sum(first.usd, last.usd),
         moved_usd=_sum(first.moved_usd, last.moved_usd),
@@ -113,8 +116,6 @@ def _parse(line: bytes, gateway: str) -> tuple[Recorded, Key]:
         place=_text(found, "target"),
         tier=tier,
         site=_text(found, "site"),
-        expected_s=_seconds(found, "expected_ms"),
-        late=_number(found, "late"),
         taken_s=_seconds(found, "taken_ms"),
         work_s=_seconds(found, "work_ms"),
         usd=_number(found, "usd"),

@@ -154,7 +154,22 @@ def test_a_model_that_never_ran_at_a_place_is_said_to_be_unknown_there(
 ) -> None:
     path = logs.write(tmp_path, list(logs.lines(logs.fleet(), logs.traffic(1, 5.0, 60.0))))
     assert main(["--trace", str(path), "--policy", "latency", "--out", str(tmp_path / "o")]) == 0
-    assert "Model 'digits' never ran at cloud" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Model 'digits' never ran at cloud" in said
+    assert "Unknown: digits, resnet where it never ran." in said
+
+
+def test_requests_of_a_model_that_nobody_was_answered_for_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(logs.lines(logs.fleet(), logs.traffic(1, 5.0, 60.0)))
+    for row in rows[::10]:
+        row |= {"model": "gone", "target": "", "attempt": 0, "outcome": "unavailable"}
+    path = logs.write(tmp_path, rows)
+    assert main(["--trace", str(path), "--policy", "latency", "--out", str(tmp_path / "o")]) == 0
+    said = capsys.readouterr().out
+    assert "30 requests of models that were never answered are left out: gone" in said
+    assert re.search(r"^latency +270 ", said, re.MULTILINE)
 
 
 def test_the_measured_fleet_can_be_changed_and_replayed_on(
@@ -209,7 +224,7 @@ def test_faults_and_load_make_it_worse_and_are_said_in_the_report(
         (["--trace", "t.csv", "--fleet", "none.yaml"], 3, "no fleet file"),
         (["--trace", "t.csv", "--seed", "-1"], 2, "a seed is 0 or more"),
         (["--trace", "m.csv", "--fleet", "fleet.yaml"], 2, "no place of the fleet serves"),
-        (["--trace", "t.csv", "--out", "t.csv/x"], 1, "cannot be written"),
+        (["--trace", "t.csv", "--out", "t.csv/x"], 1, "cannot be used"),
     ],
 )
 def test_a_call_that_cannot_be_met_says_why_and_what_to_do(
