@@ -14,9 +14,9 @@ import numpy.typing as npt
 from edge_runtime.errors import InvalidInput
 from load.simulator.jobs import Replay
 from load.simulator.recording import OK, Recorded
-from load.simulator.run import Outcomes, Plan, Rule, Simulation
+from load.simulator.run import Outcomes, Plan, Simulation
 from load.simulator.world import World
-from policies.routing import Objective, choose
+from policies.routing import Objective, Rule, choose
 from policies.routing.classical import RULES
 from policies.routing.types import OBJECTIVES
 

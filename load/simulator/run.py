@@ -21,7 +21,7 @@ from load.simulator.omniscient import finish_at
 from load.simulator.place import Place
 from load.simulator.trace import Trace
 from load.simulator.world import Discipline, NodeSpec, World
-from policies.routing import Decision, Load, Objective, Request, Rule
+from policies.routing import Decision, Load, Objective, Request, Rule, decide
 
 MOST_ATTEMPTS: Final = 3
 CHECK_S: Final = 0.25
@@ -201,11 +201,10 @@ class Simulation:
                 return
             self._send(job, node.spec.target, request, now, draw, node)
             return
-        outcome = self.plan.rule(request, table, now)
+        outcome = decide(request, table, now, self.plan.rule)
         if not isinstance(outcome, Decision):
             self._close(job, "refused")
             return
-        table.decided(outcome, request.objective)
         job.late = outcome.late if len(job.target) == 0 else job.late
         self._send(job, outcome.target, request, now, draw)
 

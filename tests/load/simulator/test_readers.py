@@ -101,6 +101,22 @@ def test_a_request_log_reads_as_it_was_written(
         assert request.gateway == "gw-1"
 
 
+def test_what_a_gateway_writes_is_read(tmp_path: Path) -> None:
+    log = pytest.importorskip("serve_apps.gateway.request_log")
+    record = log.RequestRecord(
+        at=100.5, id="a", tenant="t", model="digits", version="1", target="edge", tier="edge",
+        site="plant-1", reason="origin_site", objective="cost", attempt=1, slack_s=0.15, bytes=640,
+        origin_site=None, expected_s=0.02, taken_s=0.025, late=0.01, outcome="ok",
+    )  # fmt: skip
+    path = tmp_path / "requests-gw-0-1000.jsonl"
+    path.write_bytes(log.encode(record) + log.encode(record._replace(at=200.0, attempt=0)))
+    found = read(path)
+    assert not found.problems
+    request = found.requests[0]
+    assert (request.at, request.place, request.gateway) == (100.5, "edge", "gw-0")
+    assert (request.slack_s, request.taken_s) == (0.15, 0.025)
+
+
 def test_attempts_are_one_request_from_its_arrival_to_the_last_answer(tmp_path: Path) -> None:
     first = line(outcome="target_lost", taken_ms=40.0, slack_ms=150.0)
     second = line(at=100.04, attempt=2, target="cloud", reason="failover", slack_ms=110.0)
