@@ -1,9 +1,9 @@
 """A fleet from what was recorded: what each place takes, how far it is, what it costs.
 
-What a request takes at a place is read from those that were alone there from beginning to end, so
-that they waited for nobody. Where the log says how long computing took, the rest of the time is the
-way; elsewhere way and work cannot be told apart by requests that are alone, and all of it counts as
-work.
+What a request takes at a place is read from those that found it empty, so that they waited for
+nobody. Who came after them is no matter: to ask that they were alone to the end would leave out
+the long ones. Where the log says how long computing took, the rest of the time is the way;
+elsewhere way and work cannot be told apart by such requests, and all of it counts as work.
 
 How many a place does at once is read from its busiest moments: while several wait, answers follow
 one another at the pace of the place, and the time that such requests take alone, over the time
@@ -31,7 +31,7 @@ from policies.routing.sizes import bucket
 
 Floats = npt.NDArray[np.float64]
 
-ENOUGH: Final = 20  # of a model and size that were alone, so that no others are needed
+ENOUGH: Final = 20  # of a model and size that found it empty, so that no others are needed
 FEW: Final = 5  # of a size bucket, below which the nearest one speaks for it
 BUSY: Final = 30  # answers in the busiest moments, before lanes are read from them
 RUN: Final = 4  # of these in a row
@@ -43,9 +43,9 @@ _LEAST_S: Final = 1e-6
 
 @dataclass(frozen=True)
 class PlaceEstimate:
-    """What was found of a place. alone: requests that say what it takes; crowded: whether some of
-    them were not alone; lanes: how many it does at once, None where it was never busy enough to
-    tell; way_s: None where way and work could not be told apart; seconds: by model and size bucket,
+    """What was found of a place. sampled: requests that say what it takes; crowded: whether some
+    of them did not find it empty; lanes: how many it does at once, None where it was never busy
+    enough to tell; way_s: None where way and work could not be told apart; seconds: by model and size bucket,
     requests, median and 95th percentile.
     """
 
@@ -53,7 +53,7 @@ class PlaceEstimate:
     tier: str
     site: str
     requests: int
-    alone: int
+    sampled: int
     crowded: bool
     lanes: int | None
     way_s: float | None
@@ -120,8 +120,8 @@ def _place(
     says_work = bool(is_timed.mean() > 0.5)
     way_s = None
     if says_work:
-        alone = sample & is_timed
-        way_s = float(np.median((taken - works)[alone if alone.any() else is_timed]).clip(0.0))
+        both = sample & is_timed
+        way_s = float(np.median((taken - works)[both if both.any() else is_timed]).clip(0.0))
         sample, seconds = is_timed, works
     else:
         seconds = taken
@@ -160,7 +160,7 @@ def _place(
         tier=file.tier,
         site=file.site,
         requests=len(served),
-        alone=int(sample.sum()),
+        sampled=int(sample.sum()),
         crowded=is_crowded and not says_work,
         lanes=lanes,
         way_s=way_s,
@@ -179,17 +179,17 @@ def _place(
 def _undisturbed(
     served: Sequence[Recorded], starts: Floats, ends: Floats
 ) -> tuple[npt.NDArray[np.bool_], bool]:
-    """Return which requests shared the place with nobody.
+    """Return which requests found the place empty.
 
-    Of a model and size with few of them, those with the least company are taken as well; then the
+    Of a model and size with few of them, those that found the fewest are taken as well; then the
     second value is True.
     """
-    beside = np.searchsorted(starts, ends, "left") - np.searchsorted(np.sort(ends), starts, "right")
-    company = beside + np.array([0 if r.attempts == 1 else len(served) for r in served])
+    found = np.arange(len(starts)) - np.searchsorted(np.sort(ends), starts, "right")
+    company = found + np.array([0 if r.attempts == 1 else len(served) for r in served])
     kinds: dict[tuple[str, int], list[int]] = defaultdict(list)
     for index, request in enumerate(served):
         kinds[request.model, bucket(request.size_bytes)].append(index)
-    sample = company <= 1  # itself
+    sample = company <= 0
     is_crowded = False
     for indexes in kinds.values():
         own = np.array(indexes)

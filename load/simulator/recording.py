@@ -30,7 +30,7 @@ class Recorded(NamedTuple):
 
     slack_s: to its deadline when it came, None where there was none; place, tier, site: where it
     was served last, empty where nothing says it; insisted: the tier that the caller asked for;
-    origin_site: where the caller is. work_s: computing alone; moved_usd: the part of usd that is
+    origin_site: where the caller is. work_s: of computing only; moved_usd: the part of usd that is
     for moving it. attempts: 1 where it worked at once, and then alone do the times say what the
     place takes.
     """

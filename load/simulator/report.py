@@ -274,7 +274,7 @@ def _places(result: Result) -> str:
         "place", "tier", "site", "model", "bytes", "requests", "work p50 ms", "p95 ms", "way ms",
         "at once", "$ / hour",
     ]  # fmt: skip
-    return "<p>Measured, from requests that waited for nobody:</p>" + _table(headings, rows)
+    return "<p>Measured, from requests that found the place empty:</p>" + _table(headings, rows)
 
 
 def _table(

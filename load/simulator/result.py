@@ -103,9 +103,9 @@ class Result:
         yield f"The fleet is that of {scenario.source}."
         if scenario.estimate is not None:
             yield (
-                "What places take was measured from requests that were alone there, so that they "
-                "waited for nobody; how many they do at once, from the pace of their answers when "
-                "most were waiting."
+                "What places take was measured from requests that found them empty, and so waited "
+                "for nobody; how many they do at once, from the pace of their answers when most "
+                "were waiting."
             )
             yield from _doubts(scenario)
         if scenario.left_out:
@@ -199,7 +199,7 @@ def _doubts(scenario: Scenario) -> Iterator[str]:
     crowded = [place.name for place in places if place.crowded]
     if crowded:
         yield (
-            f"At {', '.join(crowded)} too few requests were alone; those with the least company "
+            f"{', '.join(crowded)}: too few requests found it empty; those that found the fewest "
             "stand for them, so that times there are too long rather than too short."
         )
     idle = [place.name for place in places if place.lanes is None]

@@ -3,7 +3,7 @@
 Attempts of one request are told by its id, model and size at one gateway: a further attempt
 follows one that failed, in the same file or the next. They are one request here, as long as the
 whole of it took. A line with attempt 0 is a request that was sent nowhere. `work_ms`, of
-computing alone, is read where a log has it.
+computing only, is read where a log has it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_runtime.errors import InvalidInput
@@ -27,7 +28,9 @@ def place(found: Estimate, name: str) -> PlaceEstimate:
 
 
 @pytest.mark.parametrize("rate", [5.0, 20.0, 60.0])
-def test_times_are_found_from_requests_that_were_alone(tmp_path: Path, rate: float) -> None:
+def test_times_are_found_from_requests_that_found_the_place_empty(
+    tmp_path: Path, rate: float
+) -> None:
     found = estimate(recorded(tmp_path, rate))
     edge = place(found, "edge")
     way_s = edge.way_s or 0.0
@@ -75,6 +78,21 @@ def test_prices_are_found_from_what_requests_cost(tmp_path: Path) -> None:
     assert place(found, "cloud").usd_per_byte == pytest.approx(9e-11, rel=0.001)
     assert place(found, "edge").usd_per_s == pytest.approx(1e-6, rel=0.03)
     assert place(found, "edge").usd_per_byte == 0.0
+
+
+def test_requests_that_took_long_are_as_many_as_they_were() -> None:
+    rng = np.random.default_rng(3)
+    at = free_at = 0.0
+    requests: list[Recorded] = []
+    for _ in range(8000):
+        at += float(rng.exponential(0.1))
+        taken_s = 0.2 if rng.random() < 0.1 else 0.01
+        free_at = max(free_at, at) + taken_s  # one at a time, in order of arrival
+        requests.append(Recorded(at, 9, model="m", place="edge", taken_s=free_at - at))
+    found = estimate(recording_of("some", requests, [], files=[]))
+    times = found.fleet.world().nodes[0].services["m"].times(bucket(9))
+    slow = [times.at(rank) > 0.1 for rank in np.linspace(0.0, 1.0, 201)]
+    assert np.mean(slow) == pytest.approx(0.1, abs=0.03)
 
 
 def test_each_place_serves_the_models_that_were_seen_there(tmp_path: Path) -> None:
