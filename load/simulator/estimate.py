@@ -45,8 +45,8 @@ _LEAST_S: Final = 1e-6
 class PlaceEstimate:
     """What was found of a place. sampled: requests that say what it takes; crowded: whether some
     of them did not find it empty; lanes: how many it does at once, None where it was never busy
-    enough to tell; way_s: None where way and work could not be told apart; seconds: by model and size bucket,
-    requests, median and 95th percentile.
+    enough to tell; way_s: None where way and work could not be told apart; seconds: by model and
+    size bucket, requests, median and 95th percentile.
     """
 
     name: str

@@ -113,14 +113,14 @@ def recorded(replay: Replay, world: World, seed: int) -> list[Job]:
     jobs: list[Job] = []
     for request, rank, some in zip(replay.requests, luck, anywhere, strict=True):
         origin = index.get(request.origin_site, index.get(request.site, some))
-        own = request.origin_site or request.site or world.sites[origin]
         work = _work(request.size_bytes / mean)
         job = Job(origin, request.at, request.slack_s, work, bucket(request.size_bytes))
         job.luck = rank
         job.model = request.model
         job.objective = request.objective
         job.moved_bytes = request.size_bytes
-        job.origin_site = own
+        # A gateway that was not told where a caller is decides for one that is nowhere.
+        job.origin_site = request.origin_site or ("" if request.site else world.sites[origin])
         job.tier = request.tier
         jobs.append(job)
     return jobs

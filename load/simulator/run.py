@@ -172,7 +172,8 @@ class Simulation:
         job.gateway = min(gateways, key=lambda one: (one.open, one.turns))
         job.gateway.open += 1
         now = job.arrived
-        if self.plan.world.cut_since(job.origin_site, job.gateway.site, now) is not None:
+        origin = job.origin_site or job.gateway.site
+        if self.plan.world.cut_since(origin, job.gateway.site, now) is not None:
             self._close(job, "lost")  # the caller does not reach the gateway
             return
         self._arrive(job, now, draw)
@@ -189,7 +190,7 @@ class Simulation:
             moved_bytes=job.moved_bytes,
             objective=job.objective,
             tier=job.tier,
-            origin_site=job.origin_site,
+            origin_site=job.origin_site or None,
             excluded=excluded,
             draw=draw,
             turn=gateway.turns,

@@ -321,3 +321,13 @@ def test_any_replay_ends_with_everybody_and_is_repeatable(
     assert set(first.outcome) <= {"ok", "refused", "dropped", "lost"}
     assert first.target == again.target
     assert np.array_equal(first.delay_s, again.delay_s, equal_nan=True)
+
+
+def test_a_caller_of_unknown_site_pays_for_the_way_to_every_place_as_at_the_gateway() -> None:
+    near, far = (replace(node, usd_per_byte=1e-6) for node in two_places().nodes)
+    world = two_places(nodes=(near, far))
+    unknown, known = (
+        outcomes(world, replay(EVENLY, origin_site=origin)) for origin in ("", "hall")
+    )
+    assert unknown.cost_usd == pytest.approx(1000 * 1e-6)
+    assert known.cost_usd.max() == 0.0
