@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edge_runtime.errors import InvalidInput, NotFound
 from load.simulator.readers import read, read_home, write_table
 from load.simulator.recording import Recorded, recording_of
+from serve_apps.gateway.request_log import RequestRecord, encode
 from tests.load.simulator import logs
 
 names = st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), max_size=12)
@@ -102,14 +103,13 @@ def test_a_request_log_reads_as_it_was_written(
 
 
 def test_what_a_gateway_writes_is_read(tmp_path: Path) -> None:
-    log = pytest.importorskip("serve_apps.gateway.request_log")
-    record = log.RequestRecord(
+    record = RequestRecord(
         at=100.5, id="a", tenant="t", model="digits", version="1", target="edge", tier="edge",
         site="plant-1", reason="origin_site", objective="cost", attempt=1, slack_s=0.15, bytes=640,
         origin_site=None, expected_s=0.02, taken_s=0.025, late=0.01, outcome="ok",
     )  # fmt: skip
     path = tmp_path / "requests-gw-0-1000.jsonl"
-    path.write_bytes(log.encode(record) + log.encode(record._replace(at=200.0, attempt=0)))
+    path.write_bytes(encode(record) + encode(record._replace(at=200.0, attempt=0)))
     found = read(path)
     assert not found.problems
     request = found.requests[0]
