@@ -169,7 +169,7 @@ def _recording(options: argparse.Namespace) -> Recording:
     if window_s(options.trace) is None:
         return read(Path(options.trace))
     home = options.home or Path(os.environ.get("PRIME_SPARK_HOME") or HOME)
-    return read_home(home.expanduser(), options.trace, time.time())
+    return read_home(home, options.trace, time.time())
 
 
 def _replay(

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Final
 
+from cluster.home import Home
 from edge_runtime.errors import InvalidInput, NotFound
 from load.simulator.readers.request_log import read_request_logs
 from load.simulator.recording import Recording
+from serve_apps.gateway.request_log import PATTERN
 
 _WINDOW: Final = re.compile(r"last-(\d{1,5})([mhd])$")
 _SECONDS: Final = {"m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -37,9 +39,9 @@ def read_home(home: Path, window: str, now: float) -> Recording:
     length_s = window_s(window)
     if length_s is None:
         raise InvalidInput(f"'{window}' is no time such as last-24h", field="trace")
-    folder = home / "logs" / "requests"
+    folder = Home.of(home).requests
     begin = now - length_s
-    paths = [path for path in folder.glob("requests-*.jsonl") if _changed_at(path) >= begin]
+    paths = [path for path in folder.glob(PATTERN) if _changed_at(path) >= begin]
     if not paths:
         raise NotFound(
             f"no request of {window.replace('-', ' ')} was recorded in {folder}",

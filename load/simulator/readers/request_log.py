@@ -17,8 +17,9 @@ from typing import Any, Final
 import orjson
 
 from load.simulator.recording import OK, Problem, Recorded, Recording, objective_of, recording_of
+from serve_apps.gateway.request_log import VERSION
 
-VERSIONS: Final = (1,)
+VERSIONS: Final = (VERSION,)
 INSISTED: Final = "tier_requested"
 MOVING: Final = "egress"  # the part of a price that is for bytes, not for work
 _NAME: Final = re.compile(r"requests-(?P<gateway>.+)-[^-]+$")
