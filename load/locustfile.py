@@ -3,21 +3,28 @@
 Users ask one model (PRIME_SPARK_LOAD_MODEL, default digits) in JSON and in binary, one row and
 batches, and now and then look at its metadata, the repository and the server. The token comes
 from PRIME_SPARK_TOKEN or from `prime-spark token`; without --host, the running gateway is found
-by `prime-spark status`.
+by `prime-spark status`. With PRIME_SPARK_LOAD_REQUESTS=FILE each request to the model is written
+to that file, as a trace that `prime-spark what-if --trace FILE` replays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from locust import FastHttpUser, between, events, task
 
 from load.access import NoGateway, example, find
 from load.oip import HEADER_LENGTH, Payload, binary_body, infer_path, json_body
+from load.simulator.readers import COLUMNS, row
+from load.simulator.recording import OK, Recorded
 
 MODEL = os.environ.get("PRIME_SPARK_LOAD_MODEL", "digits")
+REQUESTS = os.environ.get("PRIME_SPARK_LOAD_REQUESTS")
 ROWS = 32
 
 
@@ -73,7 +80,13 @@ class MixedUser(FastHttpUser):
             body = json_body(part)
             headers["content-type"] = "application/json"
         # FastHttpSession sends bytes as they are; only its annotation leaves them out.
-        self.client.post(infer_path(MODEL), data=body, headers=headers, name=name)  # type: ignore[arg-type]
+        self.client.post(
+            infer_path(MODEL),
+            data=body,  # type: ignore[arg-type]
+            headers=headers,
+            name=name,
+            context={"model": MODEL, "bytes": part.data.nbytes},
+        )
 
     def _get(self, path: str, name: str) -> None:
         self.client.get(path, headers=self.credential, name=name)
@@ -94,3 +107,43 @@ def prepare(environment: Any, **_: Any) -> None:
     MixedUser.payload = payload
     if environment.host is None:
         environment.host = f"http://{access.authority}"
+
+
+class RequestFile:
+    """Writes each request that is named by its context to a table; `close` at the end."""
+
+    def __init__(self, path: str) -> None:
+        self._file = Path(path).open("w", newline="", encoding="utf-8")  # noqa: SIM115
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COLUMNS)
+
+    def saw(
+        self,
+        start_time: float,
+        response_time: float,
+        context: Mapping[str, Any],
+        exception: Exception | None = None,
+        **_: Any,
+    ) -> None:
+        """Write a request, as Locust tells of it. response_time: in milliseconds."""
+        if "model" in context:
+            self._rows.writerow(
+                row(
+                    Recorded(
+                        start_time,
+                        context["bytes"],
+                        model=context["model"],
+                        taken_s=response_time / 1e3,
+                        outcome=OK if exception is None else "failed",
+                    )
+                )
+            )
+
+    def close(self, **_: Any) -> None:
+        self._file.close()
+
+
+if REQUESTS:
+    requests = RequestFile(REQUESTS)
+    events.request.add_listener(requests.saw)  # type: ignore[no-untyped-call]
+    events.quit.add_listener(requests.close)  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+from load.simulator.jobs import Job
 from load.simulator.world import Discipline, NodeSpec
 from policies.routing import Load
 from policies.routing.types import SLACKS
@@ -16,34 +17,11 @@ from policies.routing.types import SLACKS
 _SMOOTHING = 0.2
 
 
-class Job:
-    """A request on its way through the simulation; times are of the simulation."""
-
-    __slots__ = (
-        "arrived", "attempts", "bucket", "cost_usd", "deadline", "due", "late", "origin", "outcome",
-        "sent", "size", "slack_s", "started", "target", "work",
-    )  # fmt: skip
-
-    def __init__(
-        self, origin: int, arrived: float, slack_s: float, work: float, bucket: int
-    ) -> None:
-        self.origin = origin
-        self.arrived = arrived
-        self.slack_s = slack_s
-        self.deadline = arrived + slack_s
-        self.due = self.deadline  # less the way back
-        self.work = work
-        self.bucket = bucket
-        self.sent: Any = None
-        self.target = ""
-        self.late = -1.0
-        self.attempts = 0
-        self.cost_usd = 0.0
-        self.outcome = ""
-
-
 class Node:
-    """Computes one batch at a time; `finish` is called for a batch, `drop` for the hopeless."""
+    """Computes one batch at a time; `finish` is called for a batch, `drop` for the hopeless.
+
+    starts_at: it is not there before.
+    """
 
     def __init__(
         self,
@@ -56,8 +34,10 @@ class Node:
         schedule: Callable[[float, Callable[..., None], Any], None],
         finish: Callable[[Node, Sequence[Job], float], None],
         drop: Callable[[Node, Job, float], None],
+        starts_at: float = 0.0,
     ) -> None:
         self.spec = spec
+        self.starts_at = starts_at
         self.discipline = discipline
         self.drops = drops
         self.slowness_now = slowness
@@ -84,7 +64,24 @@ class Node:
         fixed = self.spec.fixed
         return self.spec.base_s * (fixed * max(works) + (1.0 - fixed) * sum(works))
 
+    def measure(self, job: Job) -> None:
+        """Set what a job takes here: what is expected, and by how much that will be wrong."""
+        service = self.spec.services.get(job.model)
+        if service is None:
+            job.work, job.surprise = job.base_work, 1.0
+            return
+        times = service.times(job.bucket)
+        usual_s = times.median
+        job.work = usual_s / self.spec.base_s
+        job.surprise = times.at(job.luck) / usual_s
+
+    @property
+    def length(self) -> int:
+        """Requests that wait or are computed."""
+        return len(self._queue) + len(self._running)
+
     def enqueue(self, job: Job, now: float) -> None:
+        """Take in a job that was measured for this node."""
         self._count += 1
         key = job.due if self.discipline == "edf" else 0.0
         heapq.heappush(self._queue, (key, self._count, job))
@@ -92,19 +89,20 @@ class Node:
         if not self._running:
             self._start(now)
 
-    def load(self, now: float, alone_s: float = 0.0) -> Load:
-        """Return what it would report: by what it has learned, not by what will be."""
+    def load(self, now: float, alone_s: float = 0.0, model: str = "") -> Load:
+        """Return what it would report of a model: by what it has learned, not by what will be."""
         spec, queued = self.spec, len(self._queue)
         base_s = spec.base_s * self._scale
         row_s = base_s * (1.0 - spec.fixed)
         fixed_s = base_s - row_s
         residual_s = max(0.0, self._expected_free_at - now) if self._running else 0.0
+        usual = spec.usual_work(model)
         return Load(
             queued=queued,
             running=len(self._running),
             ahead_s=self._ahead(now, residual_s, row_s, fixed_s),
-            service_s=base_s,
-            row_s=row_s + fixed_s / spec.max_batch,
+            service_s=base_s * usual,
+            row_s=(row_s + fixed_s / spec.max_batch) * usual,
             alone_s=alone_s,
             busy=self._busy(now),
             idle_s=0.0 if self._running else now - self._ended_at,
@@ -144,6 +142,8 @@ class Node:
         slowness = self.slowness_now(now) * self._noise()
         while self._queue and len(batch) < self.spec.max_batch:
             job = self._queue[0][2]
+            if batch and job.model != batch[0].model:
+                break
             works = [*(other.work for other in batch), job.work]
             ends_at = now + self.batch_s(works) * self._scale
             if self.drops and not batch and ends_at > job.due:
@@ -163,7 +163,7 @@ class Node:
         if not batch:
             return
         nominal_s = self.batch_s([job.work for job in batch])
-        taken_s = nominal_s * slowness
+        taken_s = self.batch_s([job.work * job.surprise for job in batch]) * slowness
         self._expected_free_at = now + nominal_s * self._scale
         self._slowness_of_run = slowness
         self.free_at = now + taken_s

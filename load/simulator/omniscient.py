@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import heapq
 
-from load.simulator.node import Job, Node
+from load.simulator.jobs import Job
+from load.simulator.node import Node
 
 
 def finish_at(node: Node, job: Job, now: float, arrives: float) -> float:
     """Return when a node would have computed a job that gets there at `arrives`."""
     slowness = node.slowness_now(now)
     is_edf = node.discipline == "edf"
-    waiting = [(key, order, other.work, other.due) for key, order, other in node.waiting()]
+    waiting = [(key, order, _work(other), other.due) for key, order, other in node.waiting()]
     free_at = max(node.free_at, now) if node.is_busy else now
     coming = sorted(
-        (at, index, other.work, other.due)
+        (at, index, _work(other), other.due)
         for index, (at, other) in enumerate(node.coming)
         if at <= arrives
     )
-    coming.append((arrives, len(coming), job.work, job.due))
+    coming.append((arrives, len(coming), _work(job), job.due))
     order = 1 << 60
     me = -1
     heapq.heapify(waiting)
@@ -62,3 +63,7 @@ def finish_at(node: Node, job: Job, now: float, arrives: float) -> float:
             clock += base_s * (fixed * largest + (1 - fixed) * total)
             if has_me:
                 return clock
+
+
+def _work(job: Job) -> float:
+    return job.work * job.surprise

@@ -1,48 +1,47 @@
 """One simulation: events in order of time, deterministic by seed.
 
-Each site has a gateway of its own with a routing table of its own, which learns as the product's
-does: from reports that are late by the way, from loads that come with replies, and from what it
+Each site has gateways of its own, each with routing tables of its own, which learn as the product's
+do: from reports that are late by the way, from loads that come with replies, and from what it
 has sent itself. Rules are those of `policies.routing`, called with what such a gateway knows.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from load.simulator.node import Job, Node
+from load.simulator.gateway import Gateway
+from load.simulator.jobs import Job, Replay, at_each_site, recorded
+from load.simulator.node import Node
 from load.simulator.omniscient import finish_at
+from load.simulator.place import Place
 from load.simulator.trace import Trace
-from load.simulator.world import Discipline, World
-from policies.routing import (
-    Decision,
-    Load,
-    Objective,
-    Request,
-    RoutingTable,
-    Rule,
-    Target,
-)
-from policies.routing.sizes import bucket
+from load.simulator.world import Discipline, NodeSpec, World
+from policies.routing import Decision, Load, Objective, Request, Rule, decide
 
 MOST_ATTEMPTS: Final = 3
 CHECK_S: Final = 0.25
-_MEAN_WORK: Final = (0.6, 0.4, 0.4, 3.0)  # constant, by size, least, most
+QUIET_S: Final = 10.0  # without requests or faults, in which nobody looks at reports
+_AWAKE_S: Final = 4.0  # before the quiet ends, so that all is known again
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is set up. rule None: the omniscient router of shortest delay."""
+    """How a run is set up. rule None: the omniscient router of shortest delay.
+
+    trace: at each site, at the rate that loads the world by `utilisation`; a Replay comes once, as
+    it was recorded. objective: of all requests; None: what was recorded of each.
+    """
 
     world: World
-    trace: Trace
+    trace: Trace | Replay
     utilisation: float
     rule: Rule | None
-    objective: Objective = "balanced"
+    objective: Objective | None = "balanced"
     discipline: Discipline = "fifo"
     drops: bool = False
     load_in_replies: bool = True
@@ -54,7 +53,7 @@ class Outcomes:
     """What became of every request, in order of arrival; times in seconds, money in dollars.
 
     delay_s: nan where there was no answer; outcome: `ok`, `refused`, `dropped` or `lost`; late:
-    predicted P(late) of the first choice, negative where there was none.
+    predicted P(late) of the first choice, negative where there was none; busy: by node.
     """
 
     arrived: np.ndarray[Any, np.dtype[np.float64]]
@@ -70,39 +69,45 @@ class Outcomes:
 
 
 class Simulation:
-    """A world in motion; `run` once."""
+    """A world in motion; `run` once. told: how many requests have ended, now and then."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, told: Callable[[int], None] | None = None) -> None:
         self.plan = plan
+        self._told = told
         world = plan.world
         self._events: list[tuple[float, int, Callable[..., None], Any]] = []
         self._sequence = 0
         self._rng = np.random.default_rng(plan.seed)
         self._nodes = {spec.name: self._node(spec) for spec in world.nodes}
-        self._tables = [self._table(site) for site in world.sites]
-        self._rtt = [
-            {spec.name: world.rtt_s(site, spec.site) for spec in world.nodes}
+        self._places = _places(self._nodes.values())
+        models = plan.trace.models if isinstance(plan.trace, Replay) else [""]
+        self._gateways = [
+            [Gateway(site, world, self._places, models) for _ in range(world.gateways.get(site, 1))]
             for site in world.sites
         ]
-        self._turns = [0] * len(world.sites)
+        self._edges = world.edges_s()
         self.jobs = self._arrivals()
+        self._upcoming = 0
         self._dead_sends = 0
 
-    def _node(self, spec: Any) -> Node:
-        throttles = [t for t in self.plan.world.throttles if t.node == spec.name]
-        spread = self.plan.world.spread
+    def _node(self, spec: NodeSpec) -> Node:
+        world = self.plan.world
+        throttles = [t for t in world.throttles if t.node in (spec.name, spec.target)]
+        starts = [s.begin_s + s.cold_s for s in world.starts if s.node == spec.name]
         rng = np.random.default_rng((self.plan.seed, len(spec.name), hash_of(spec.name)))
         drawn: list[float] = []
 
         def noise() -> float:
+            if spec.services:
+                return 1.0  # what was measured has its own spread
             if not drawn:
-                drawn.extend(np.exp(spread * rng.standard_normal(512)).tolist())
+                drawn.extend(np.exp(world.spread * rng.standard_normal(512)).tolist())
             return drawn.pop()
 
         def slowness(now: float) -> float:
             factor = 1.0
             for throttle in throttles:
-                if throttle.begin_s <= now < throttle.end_s:
+                if throttle.holds(now):
                     factor *= throttle.factor
             return factor
 
@@ -115,45 +120,18 @@ class Simulation:
             schedule=self.at,
             finish=self._finished,
             drop=self._dropped,
-        )
-
-    def _table(self, site: str) -> RoutingTable:
-        world = self.plan.world
-        return RoutingTable(
-            Target(
-                spec.name,
-                spec.tier,
-                spec.site,
-                zone=world.zones.get(spec.site, ""),
-                rtt_s=world.rtt_s(site, spec.site),
-                service_s=spec.base_s,
-                row_s=spec.base_s,
-                prior_s=spec.base_s,
-                usd_per_s=spec.usd_per_s,
-                usd_per_byte=spec.usd_per_byte,
-            )
-            for spec in world.nodes
+            starts_at=max(starts, default=0.0),
         )
 
     def _arrivals(self) -> list[Job]:
-        plan, world = self.plan, self.plan.world
-        rate = plan.utilisation * world.capacity / len(world.sites)
-        scaled = plan.trace.scaled(rate)
-        mean = scaled.sizes.mean() or 1.0
-        constant, by_size, least, most = _MEAN_WORK
-        begin = float(self._rng.random())
-        jobs: list[Job] = []
-        shares = np.cumsum([share for share, _ in world.classes])
-        for origin in range(len(world.sites)):
-            mine = scaled.shifted((begin + origin / len(world.sites)) % 1.0)
-            works = np.clip(constant + by_size * mine.sizes / mean, least, most)
-            kinds = np.searchsorted(shares, self._rng.random(len(works)) * shares[-1], "right")
-            for at, size, work, kind in zip(
-                mine.times.tolist(), mine.sizes.tolist(), works.tolist(), kinds, strict=True
-            ):
-                slack_s = world.classes[min(int(kind), len(shares) - 1)][1]
-                jobs.append(Job(origin, at, slack_s, work, bucket(size)))
-        jobs.sort(key=lambda job: job.arrived)
+        plan = self.plan
+        if isinstance(plan.trace, Replay):
+            jobs = recorded(plan.trace, plan.world, plan.seed)
+        else:
+            jobs = at_each_site(plan.trace, plan.world, plan.utilisation, self._rng)
+        if plan.objective is not None:
+            for job in jobs:
+                job.objective = plan.objective
         return jobs
 
     def at(self, when: float, call: Callable[..., None], value: Any = None) -> None:
@@ -164,88 +142,116 @@ class Simulation:
     def run(self) -> Outcomes:
         """Turn the clock until every request has ended."""
         jobs, world = self.jobs, self.plan.world
-        end = jobs[-1].arrived
-        for origin in range(len(world.sites)):
-            for name in self._nodes:
-                self.at(float(self._rng.random()) * world.report_s, self._report, (origin, name))
-            self.at(float(self._rng.random()) * CHECK_S, self._check, origin)
-        self._draws = self._rng.integers(0, 2**63, len(jobs)).tolist()
+        for gateway in self._all_gateways():
+            for name in self._places:
+                phase = float(self._rng.random()) * world.report_s
+                self.at(phase, self._report, (gateway, name))
+            self.at(float(self._rng.random()) * CHECK_S, self._check, gateway)
+        draws = self._rng.integers(0, 2**63, len(jobs)).tolist()
         self._open = len(jobs)
-        self._end_s = end
+        self._end_s = jobs[-1].arrived
         events, pop = self._events, heapq.heappop
-        upcoming = 0
         count = len(jobs)
-        while upcoming < count or self._open:
+        while self._upcoming < count or self._open:
+            upcoming = self._upcoming
             if upcoming < count and (not events or jobs[upcoming].arrived <= events[0][0]):
                 job = jobs[upcoming]
-                self._arrive(job, job.arrived, self._draws[upcoming])
-                upcoming += 1
+                self._upcoming += 1
+                self._come(job, draws[upcoming])
                 continue
             when, _, call, value = pop(events)
             call(when, value)
         return self._outcomes()
 
+    def _all_gateways(self) -> list[Gateway]:
+        return [gateway for those in self._gateways for gateway in those]
+
+    def _come(self, job: Job, draw: int) -> None:
+        """Let a request come to the gateway of its site that has the fewest."""
+        gateways = self._gateways[job.origin]
+        job.gateway = min(gateways, key=lambda one: (one.open, one.turns))
+        job.gateway.open += 1
+        now = job.arrived
+        origin = job.origin_site or job.gateway.site
+        if self.plan.world.cut_since(origin, job.gateway.site, now) is not None:
+            self._close(job, "lost")  # the caller does not reach the gateway
+            return
+        self._arrive(job, now, draw)
+
     def _arrive(
         self, job: Job, now: float, draw: int, excluded: frozenset[str] = frozenset()
     ) -> None:
-        world = self.plan.world
-        origin = job.origin
-        table = self._tables[origin]
-        self._turns[origin] += 1
+        gateway: Gateway = job.gateway
+        table = gateway.tables[job.model]
+        gateway.turns += 1
         request = Request(
             slack_s=job.deadline - now,
             bucket=job.bucket,
-            moved_bytes=int(world.bytes_per_work * job.work),
-            objective=self.plan.objective,
-            origin_site=world.sites[origin],
+            moved_bytes=job.moved_bytes,
+            objective=job.objective,
+            tier=job.tier,
+            origin_site=job.origin_site or None,
             excluded=excluded,
             draw=draw,
-            turn=self._turns[origin],
+            turn=gateway.turns,
         )
         if self.plan.rule is None:
-            target = self._omniscient(job, now)
-            if target is None:
+            node = self._omniscient(job, now)
+            if node is None:
                 self._close(job, "refused")
                 return
-        else:
-            outcome = self.plan.rule(request, table, now)
-            if not isinstance(outcome, Decision):
-                self._close(job, "refused")
-                return
-            target = outcome.target
-            table.decided(outcome, request.objective)
-            job.late = outcome.late if len(job.target) == 0 else job.late
-        self._send(job, target, request, now, draw)
+            self._send(job, node.spec.target, request, now, draw, node)
+            return
+        outcome = decide(request, table, now, self.plan.rule)
+        if not isinstance(outcome, Decision):
+            self._close(job, "refused")
+            return
+        job.late = outcome.late if len(job.target) == 0 else job.late
+        self._send(job, outcome.target, request, now, draw)
 
-    def _send(self, job: Job, target: str, request: Request, now: float, draw: int) -> None:
-        origin = job.origin
-        node = self._nodes[target]
+    def _send(
+        self,
+        job: Job,
+        target: str,
+        request: Request,
+        now: float,
+        draw: int,
+        node: Node | None = None,
+    ) -> None:
+        gateway: Gateway = job.gateway
+        world = self.plan.world
+        way_s = gateway.ways_s[target]
+        place = self._places[target]
         job.target = target
         job.attempts += 1
-        job.due = job.deadline - 0.5 * self._rtt[origin][target]
-        job.sent = self._tables[origin].sent(target, request, now)
-        spec = node.spec
-        job.cost_usd += spec.usd_per_byte * request.moved_bytes
-        site = self.plan.world.sites[origin]
-        if self._is_cut(site, spec.site, now):
-            cut_at = max(c.begin_s for c in self.plan.world.cuts if c.begin_s <= now)
-            self._dead_sends += now - cut_at > self.plan.world.dead_s
-            self.at(now + self.plan.world.lost_s, self._vanished, (job, draw))
+        job.due = job.deadline - 0.5 * way_s
+        job.sent = gateway.tables[job.model].sent(target, request, now)
+        spec = place.spec
+        if spec.site != job.origin_site:
+            job.cost_usd += spec.usd_per_byte * request.moved_bytes
+        cut_at = world.cut_since(gateway.site, spec.site, now)
+        if cut_at is not None:
+            self._dead_sends += now - cut_at > world.dead_s
+            self.at(now + world.lost_s, self._vanished, (job, draw))
             return
-        arrives = now + 0.5 * self._rtt[origin][target]
-        if self.plan.rule is None:
+        arrives = now + 0.5 * way_s
+        if node is not None:
+            node.measure(job)
             node.coming.append((arrives, job))
-        self.at(arrives, self._reach, (node, job))
+        self.at(arrives, self._reach, (place, node, job, draw))
 
-    def _reach(self, now: float, value: tuple[Node, Job]) -> None:
-        node, job = value
-        if self.plan.rule is None:
+    def _reach(self, now: float, value: tuple[Place, Node | None, Job, int]) -> None:
+        place, node, job, draw = value
+        if node is not None:
             node.coming.remove((now, job))
+        else:
+            node = place.pick(job, now, draw)
+            node.measure(job)
         node.enqueue(job, now)
 
     def _vanished(self, now: float, value: tuple[Job, int]) -> None:
         job, draw = value
-        self._tables[job.origin].ended(job.sent)
+        job.gateway.tables[job.model].ended(job.sent)
         if job.attempts >= MOST_ATTEMPTS:
             self._close(job, "lost")
         else:
@@ -254,87 +260,103 @@ class Simulation:
     def _finished(self, node: Node, batch: Sequence[Job], now: float) -> None:
         if not batch:
             return
-        spec = node.spec
-        total = sum(job.work for job in batch)
-        nominal_s = node.batch_s([job.work for job in batch])
-        taken_s = nominal_s * node.last_slowness
-        for job in batch:
-            job.cost_usd += spec.usd_per_s * taken_s * job.work / total
-            alone_s = node.batch_s((job.work,)) * node.last_slowness
-            load = node.load(now, alone_s)
-            back = now + 0.5 * self._rtt[job.origin][spec.name]
-            if self._is_cut(self.plan.world.sites[job.origin], spec.site, now):
+        spec, slowness = node.spec, node.last_slowness
+        works = [job.work * job.surprise for job in batch]
+        total, taken_s = sum(works), node.batch_s(works) * slowness
+        place = self._places[spec.target]
+        for job, work in zip(batch, works, strict=True):
+            job.cost_usd += spec.usd_per_s * taken_s * work / total
+            load = place.load(now, job.model, node.batch_s((work,)) * slowness)
+            gateway: Gateway = job.gateway
+            if self.plan.world.cut_since(gateway.site, spec.site, now) is not None:
                 # What was computed is lost on the way back; the sender notices, and tries again.
                 self.at(now + self.plan.world.lost_s, self._vanished, (job, 0))
                 continue
-            self.at(back, self._reply, (job, load, now))
+            self.at(now + 0.5 * gateway.ways_s[spec.target], self._reply, (job, load, now))
 
     def _reply(self, now: float, value: tuple[Job, Load, float]) -> None:
         job, load, at = value
-        table = self._tables[job.origin]
+        table = job.gateway.tables[job.model]
         table.answered(job.sent, now, load if self.plan.load_in_replies else None, at)
         job.sent = now
         self._close(job, "ok")
 
     def _dropped(self, node: Node, job: Job, now: float) -> None:
-        back = now + 0.5 * self._rtt[job.origin][node.spec.name]
+        back = now + 0.5 * job.gateway.ways_s[node.spec.target]
         self.at(back, self._gave_up, job)
 
     def _gave_up(self, now: float, job: Job) -> None:
         sent = job.sent
-        self._tables[job.origin].late(sent, now, max(now - sent.at, sent.slack_s) * 1.001)
+        table = job.gateway.tables[job.model]
+        table.late(sent, now, max(now - sent.at, sent.slack_s) * 1.001)
         self._close(job, "dropped")
 
     def _close(self, job: Job, outcome: str) -> None:
         job.outcome = outcome
+        job.gateway.open -= 1
         self._open -= 1
+        if self._told is not None and self._open % 1000 == 0:
+            self._told(len(self.jobs) - self._open)
 
-    def _report(self, now: float, value: tuple[int, str]) -> None:
-        origin, name = value
+    def _report(self, now: float, value: tuple[Gateway, str]) -> None:
+        gateway, name = value
         world = self.plan.world
-        spec = self._nodes[name].spec
-        if not self._is_cut(world.sites[origin], spec.site, now):
-            load = self._nodes[name].load(now)
-            self.at(now + 0.5 * self._rtt[origin][name], self._heard, (origin, name, load, now))
-        if now < self._end_s + 60.0:
-            self.at(now + world.report_s, self._report, value)
+        place = self._places[name]
+        if world.cut_since(gateway.site, place.spec.site, now) is None:
+            loads = {
+                model: load
+                for model in gateway.tables
+                if place.spec.serves(model) and (load := place.load(now, model)) is not None
+            }
+            if loads:
+                back = now + 0.5 * gateway.ways_s[name]
+                self.at(back, self._heard, (gateway, name, loads, now))
+        self._again(now, world.report_s, self._report, value)
 
-    def _heard(self, now: float, value: tuple[int, str, Load, float]) -> None:
-        origin, name, load, at = value
-        table = self._tables[origin]
-        table.heard(name, load, at)
-        if not table[name].is_up:
-            table.change(name, is_up=True)
+    def _heard(self, now: float, value: tuple[Gateway, str, Mapping[str, Load], float]) -> None:
+        gateway, name, loads, at = value
+        gateway.heard(name, loads, at)
 
-    def _check(self, now: float, origin: int) -> None:
-        table = self._tables[origin]
-        for target in table.targets:
-            if target.is_up and now - target.heard_at > self.plan.world.dead_s - CHECK_S:
-                table.change(target.name, is_up=False)
-        if now < self._end_s + 60.0:
-            self.at(now + CHECK_S, self._check, origin)
+    def _check(self, now: float, gateway: Gateway) -> None:
+        gateway.check(now, self.plan.world.dead_s - CHECK_S)
+        self._again(now, CHECK_S, self._check, gateway)
 
-    def _is_cut(self, site: str, other: str, now: float) -> bool:
-        return site != other and any(
-            cut.begin_s <= now < cut.end_s and cut.site in (site, other)
-            for cut in self.plan.world.cuts
-        )
+    def _again(self, now: float, every_s: float, call: Callable[..., None], value: Any) -> None:
+        """Call again after a while; what nobody would see of it in a long quiet is left out."""
+        if now >= self._end_s + 60.0:
+            return
+        turns = 1.0
+        is_quiet = self._open == len(self.jobs) - self._upcoming
+        if is_quiet and self._upcoming < len(self.jobs):
+            next_at = self.jobs[self._upcoming].arrived
+            if next_at - now > QUIET_S:
+                next_at = min([next_at, *(at for at in self._edges if at > now)])
+                turns = max(1.0, (next_at - _AWAKE_S - now) // every_s)
+        self.at(now + turns * every_s, call, value)
 
-    def _omniscient(self, job: Job, now: float) -> str | None:
+    def _omniscient(self, job: Job, now: float) -> Node | None:
         """Return where this request would finish first, all being known."""
-        site = self.plan.world.sites[job.origin]
+        gateway: Gateway = job.gateway
         best: tuple[float, str] | None = None
         for name, node in self._nodes.items():
-            if self._is_cut(site, node.spec.site, now):
+            spec = node.spec
+            if self.plan.world.cut_since(gateway.site, spec.site, now) is not None:
                 continue
-            rtt_s = self._rtt[job.origin][name]
-            job.due = job.deadline - 0.5 * rtt_s
-            ends = finish_at(node, job, now, now + 0.5 * rtt_s) + 0.5 * rtt_s
+            if (
+                node.starts_at > now
+                or not spec.serves(job.model)
+                or job.tier not in (None, spec.tier)
+            ):
+                continue
+            way_s = gateway.ways_s[spec.target]
+            job.due = job.deadline - 0.5 * way_s
+            node.measure(job)
+            ends = finish_at(node, job, now, now + 0.5 * way_s) + 0.5 * way_s
             if best is None or (ends, name) < best:
                 best = (ends, name)
         if best is None or (self.plan.drops and best[0] > job.deadline):
             return None
-        return best[1]
+        return self._nodes[best[1]]
 
     def _outcomes(self) -> Outcomes:
         jobs = self.jobs
@@ -349,9 +371,16 @@ class Simulation:
             outcome=[job.outcome for job in jobs],
             target=[job.target for job in jobs],
             duration_s=self._end_s,
-            busy={name: node.busy_s / self._end_s for name, node in self._nodes.items()},
+            busy={name: node.busy_s / (self._end_s or 1.0) for name, node in self._nodes.items()},
             dead_sends=self._dead_sends,
         )
+
+
+def _places(nodes: Iterable[Node]) -> dict[str, Place]:
+    grouped: dict[str, list[Node]] = {}
+    for node in nodes:
+        grouped.setdefault(node.spec.target, []).append(node)
+    return {name: Place(those) for name, those in grouped.items()}
 
 
 def hash_of(name: str) -> int:

@@ -73,7 +73,7 @@ def read_azure(path: Path) -> Trace:
             )
         for number, row in enumerate(reader, 2):
             try:
-                times.append(_seconds(row["TIMESTAMP"]))
+                times.append(seconds(row["TIMESTAMP"]))
                 sizes.append(float(row["ContextTokens"]) + float(row["GeneratedTokens"]))
             except (TypeError, ValueError) as error:
                 raise InvalidInput(f"'{path}' line {number}: {error}") from None
@@ -94,7 +94,8 @@ def made(name: str, times: Sequence[float] | Floats, sizes: Sequence[float] | Fl
     return Trace(name, at, size[order])
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Return unix seconds of a time as the public traces write it. Raises ValueError."""
     stamp, _, fraction = text.partition(".")
     digits = fraction.rstrip("Z").split("+")[0]
     return datetime.fromisoformat(stamp).timestamp() + (float(f"0.{digits}") if digits else 0.0)

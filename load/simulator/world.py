@@ -1,4 +1,4 @@
-"""What is simulated: sites, nodes, links, faults and the requests' deadlines.
+"""What is simulated: sites, gateways, nodes, links, faults and the requests' deadlines.
 
 `reference()` is the mixed fleet that the benchmarks use: three sites with a Hailo box each, two of
 them with a box that computes on its processor, and two replicas in the cloud. Its service times
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cluster.cost.prices import read_book
+from load.simulator.service import Service
 from policies.cost import PriceBook, Rates
 
 Discipline = Literal["fifo", "edf"]
@@ -24,7 +25,11 @@ class NodeSpec:
     """A place that computes one batch at a time.
 
     A batch takes base_s x (fixed x largest work + (1 - fixed) x sum of works); usd_per_s of
-    computing, usd_per_byte of moving a request there.
+    computing, usd_per_byte of moving a request there from another site.
+
+    place: the target that it is a replica of, itself when empty. services: what each model takes
+    here; only those that are named are served, any when there are none. way_s: there and back from
+    a gateway of any site; that of the sites when None.
     """
 
     name: str
@@ -35,25 +40,69 @@ class NodeSpec:
     fixed: float = 0.55
     usd_per_s: float = 0.0
     usd_per_byte: float = 0.0
+    place: str = ""
+    services: Mapping[str, Service] = field(default_factory=dict)
+    way_s: float | None = None
+
+    @property
+    def target(self) -> str:
+        """The name that gateways know it by."""
+        return self.place or self.name
+
+    def serves(self, model: str) -> bool:
+        return not self.services or model in self.services
+
+    def usual_work(self, model: str) -> float:
+        """Return the work of a usual request of a model, in units of base_s."""
+        service = self.services.get(model)
+        return service.usual_s / self.base_s if service is not None else 1.0
 
 
 @dataclass(frozen=True)
 class Throttle:
-    """A node that is slower by a factor from begin_s to end_s."""
+    """A node, or all replicas of a target, slower by a factor from begin_s to end_s.
+
+    every_s: it happens again after so long; 0: once.
+    """
 
     node: str
     begin_s: float
     end_s: float
     factor: float
+    every_s: float = 0.0
+
+    def holds(self, now: float) -> bool:
+        since_s = now - self.begin_s
+        if self.every_s and since_s >= 0.0:
+            since_s %= self.every_s
+        return 0.0 <= since_s < self.end_s - self.begin_s
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A site that reaches nothing but itself from begin_s to end_s."""
+    """A site that reaches nothing but itself from begin_s to end_s.
+
+    other: the one site that it does not reach; all of them when empty.
+    """
 
     site: str
     begin_s: float
     end_s: float
+    other: str = ""
+
+    def separates(self, one: str, two: str) -> bool:
+        if self.other:
+            return {one, two} == {self.site, self.other}
+        return one != two and self.site in (one, two)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A node that is not there from the beginning: started at begin_s, it serves cold_s later."""
+
+    node: str
+    begin_s: float
+    cold_s: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +112,9 @@ class World:
 
     lost_s: until the sender of a message that vanished notices; dead_s: of silence until a gateway
     takes a node for dead.
+
+    sites: those with gateways; gateways: how many each of them has, one where it says nothing.
+    rtts: there and back between two sites, where the three general times do not say it.
     """
 
     sites: tuple[str, ...]
@@ -79,6 +131,9 @@ class World:
     throttles: tuple[Throttle, ...] = ()
     cuts: tuple[Cut, ...] = ()
     zones: Mapping[str, str] = field(default_factory=dict)
+    starts: tuple[Start, ...] = ()
+    gateways: Mapping[str, int] = field(default_factory=dict)
+    rtts: Mapping[frozenset[str], float] = field(default_factory=dict)
 
     @property
     def capacity(self) -> float:
@@ -86,9 +141,32 @@ class World:
         return sum(1.0 / node.base_s for node in self.nodes)
 
     def rtt_s(self, site: str, other: str) -> float:
+        known = self.rtts.get(frozenset((site, other)))
+        if known is not None:
+            return known
         if site == other:
             return self.own_rtt_s
         return self.cloud_rtt_s if CLOUD in (site, other) else self.other_rtt_s
+
+    def way_s(self, site: str, node: NodeSpec) -> float:
+        """Return seconds on the way from a gateway of a site to a node, there and back."""
+        return self.rtt_s(site, node.site) if node.way_s is None else node.way_s
+
+    def cut_since(self, site: str, other: str, now: float) -> float | None:
+        """Return since when two sites do not reach one another, None when they do."""
+        if not self.cuts or site == other:
+            return None
+        begins = [
+            cut.begin_s
+            for cut in self.cuts
+            if cut.begin_s <= now < cut.end_s and cut.separates(site, other)
+        ]
+        return min(begins, default=None)
+
+    def edges_s(self) -> list[float]:
+        """Return the times at which a fault begins or ends, or a node starts."""
+        once = [at for cut in self.cuts for at in (cut.begin_s, cut.end_s)]
+        return sorted([*once, *(start.begin_s + start.cold_s for start in self.starts)])
 
 
 def reference_rates(book: PriceBook | None = None) -> dict[str, Rates]:

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from load.simulator.node import Job, Node
+from load.simulator.jobs import Arrival, Job, Replay
+from load.simulator.node import Node
 from load.simulator.omniscient import finish_at
 from load.simulator.run import Outcomes, Plan, Simulation
+from load.simulator.service import Service, Times
 from load.simulator.trace import Trace, calm
-from load.simulator.world import Cut, NodeSpec, Throttle, reference
+from load.simulator.world import Cut, NodeSpec, Start, Throttle, World, reference
 from policies.routing import choose
 from policies.routing.classical import RULES
 
@@ -153,3 +155,179 @@ def test_each_site_has_all_requests_of_a_trace() -> None:
     found = run(trace=even, utilisation=0.3)
     assert len(found.arrived) == 300
     assert np.isnan(found.delay_s).sum() == 0
+
+
+def replay(at: list[float], **changes: Any) -> Replay:
+    base = Arrival(0.0, 1.0, 1000, "m", "balanced", "hall", "hall")
+    return Replay("some", [base._replace(at=one, **changes) for one in at])
+
+
+def two_places(**changes: Any) -> World:
+    nodes = (
+        NodeSpec("near", "hall", "edge", 0.02, way_s=0.002),
+        NodeSpec("far", "region", "cloud", 0.02, way_s=0.040),
+    )
+    return replace(World(("hall",), nodes, spread=0.0), **changes)
+
+
+def outcomes(world: World, trace: Replay, **changes: Any) -> Outcomes:
+    plan = Plan(world, trace, 1.0, choose, None, "edf", drops=True)
+    return Simulation(replace(plan, **changes)).run()
+
+
+EVENLY = [0.5 * index for index in range(200)]
+
+
+def test_many_gateways_share_the_requests_and_each_learns_by_itself() -> None:
+    world = replace(two_places(), gateways={"hall": 3})
+    busy = [0.012 * index for index in range(3000)]
+    plan = Plan(world, replay(busy, slack_s=0.2), 1.0, choose, None, "edf", drops=True)
+    simulation = Simulation(plan)
+    simulation.run()
+    turns = [gateway.turns for gateway in simulation._all_gateways()]
+    assert len(turns) == 3
+    assert min(turns) > 0.2 * len(busy)
+    again = Simulation(plan)
+    assert again.run().target == [job.target for job in simulation.jobs]
+
+
+def test_more_gateways_know_less_of_one_another() -> None:
+    one, many = (
+        outcomes(
+            replace(two_places(), gateways={"hall": count}, report_s=1.0),
+            replay([0.011 * index for index in range(4000)], slack_s=5.0),
+            rule=RULES["shortest_delay"],
+            load_in_replies=False,
+            discipline="fifo",
+            drops=False,
+        )
+        for count in (1, 8)
+    )
+    assert np.nanpercentile(many.delay_s, 99) > 1.2 * np.nanpercentile(one.delay_s, 99)
+
+
+def test_a_cut_between_two_sites_leaves_the_third_within_reach() -> None:
+    third = NodeSpec("third", "yard", "edge", 0.02, way_s=0.060)
+    cut = Cut("hall", 20.0, 60.0, other="region")
+    world = replace(two_places(cuts=(cut,)), nodes=(two_places().nodes[1], third))
+    found = outcomes(world, replay(EVENLY))
+    known = [t for at, t in zip(found.arrived, found.target, strict=True) if 22.0 < at < 60.0]
+    assert set(known) == {"third"}
+    assert found.outcome.count("ok") == len(EVENLY)
+    assert "far" in found.target
+
+
+def test_who_is_cut_off_from_the_gateways_is_lost_and_nobody_else() -> None:
+    world = two_places(cuts=(Cut("yard", 20.0, 60.0),))
+    trace = replay(EVENLY, origin_site="yard")
+    found = outcomes(world, trace)
+    lost = np.array([outcome == "lost" for outcome in found.outcome])
+    assert np.array_equal(lost, (found.arrived >= 20.0) & (found.arrived < 60.0))
+
+
+def test_a_replica_serves_from_the_time_at_which_it_is_warm_and_not_before() -> None:
+    cold = replace(two_places().nodes[0], name="cold", way_s=0.001)
+    start = Start("cold", 30.0, 10.0)
+    world = two_places(starts=(start,), nodes=(two_places().nodes[1], cold))
+    found = outcomes(world, replay(EVENLY))
+    at = found.arrived[np.array([target == "cold" for target in found.target])]
+    assert at.min() >= 40.0
+    assert at.min() < 42.0
+
+
+def test_a_second_replica_of_a_place_takes_half_of_its_work() -> None:
+    first = replace(two_places().nodes[0], place="near")
+    second = replace(first, name="near#2")
+    busy = replay([0.015 * index for index in range(2000)], slack_s=10.0)
+    alone, both = (outcomes(two_places(nodes=nodes), busy) for nodes in ((first,), (first, second)))
+    assert set(both.target) == {"near"}
+    assert np.nanmean(both.delay_s) < 0.5 * np.nanmean(alone.delay_s)
+    assert both.busy["near"] == pytest.approx(both.busy["near#2"], rel=0.1)
+
+
+def test_a_throttle_that_comes_again_holds_in_each_turn() -> None:
+    throttle = Throttle("near", 10.0, 15.0, 2.0, every_s=60.0)
+    assert [throttle.holds(at) for at in (9.9, 10.0, 14.9, 15.0, 70.0, 75.1)] == [
+        False, True, True, False, True, False,
+    ]  # fmt: skip
+    world = two_places(nodes=two_places().nodes[:1], throttles=(throttle,))
+    found = outcomes(world, replay(EVENLY))
+    slow = np.array([throttle.holds(at + 0.001) for at in found.arrived])
+    assert found.delay_s[slow] == pytest.approx(0.042, abs=1e-6)
+    assert found.delay_s[~slow] == pytest.approx(0.022, abs=1e-6)
+
+
+def test_a_model_runs_only_where_it_is_known_and_takes_what_it_takes_there() -> None:
+    def service(seconds: float) -> Service:
+        return Service(seconds, {10: Times((seconds,))})
+
+    near, far = two_places().nodes
+    nodes = (
+        replace(near, services={"other": service(0.001)}),
+        replace(far, services={"m": service(0.050), "other": service(0.005)}),
+    )
+    found = outcomes(two_places(nodes=nodes), replay(EVENLY))
+    assert set(found.target) == {"far"}
+    assert found.delay_s == pytest.approx(0.090, abs=1e-6)
+
+
+def test_measured_times_come_back_as_they_were_measured() -> None:
+    times = Times((0.010, 0.012, 0.020, 0.024, 0.060))
+    near = replace(two_places().nodes[0], services={"m": Service(0.020, {10: times})})
+    found = outcomes(two_places(nodes=(near,)), replay(EVENLY * 20))
+    seldom = outcomes(two_places(nodes=(near,)), replay([0.5 * i for i in range(4000)]))
+    quartiles = np.percentile(seldom.delay_s - 0.002, (25, 50, 75))
+    assert quartiles == pytest.approx((0.012, 0.020, 0.024), rel=0.05)
+    assert np.nanmin(found.delay_s) >= 0.012 - 1e-9
+
+
+def test_a_long_quiet_is_passed_over_and_changes_nothing() -> None:
+    at = [0.0, 0.1, 5.0, 4000.0, 4000.1, 9000.0, 9000.02]
+    cut = Cut("hall", 3990.0, 5000.0, other="region")
+    world = two_places(cuts=(cut,), nodes=two_places().nodes)
+    plan = Plan(world, replay(at), 1.0, choose, None, "edf", drops=True)
+    simulation = Simulation(plan)
+    found = simulation.run()
+    assert found.outcome.count("ok") == len(at)
+    assert found.dead_sends == 0
+    # Reports every 250 ms for 2.5 hours from two places would be 72,000 events and as many more.
+    assert simulation._sequence < 5_000
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(0, 60), min_size=2, max_size=40),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.booleans(),
+    st.integers(0, 5),
+)
+def test_any_replay_ends_with_everybody_and_is_repeatable(
+    at: list[float], gateways: int, replicas: int, is_cut: bool, seed: int
+) -> None:
+    nodes = [
+        replace(node, name=f"{node.name}{i}", place=node.name)
+        for node in two_places().nodes
+        for i in range(replicas)
+    ]
+    world = two_places(
+        nodes=tuple(nodes),
+        gateways={"hall": gateways},
+        cuts=(Cut("hall", 5.0, 20.0),) if is_cut else (),
+        starts=(Start("far0", 3.0, 4.0),),
+    )
+    trace = replay(sorted(at), slack_s=0.15)
+    first, again = (outcomes(world, trace, seed=seed) for _ in range(2))
+    assert set(first.outcome) <= {"ok", "refused", "dropped", "lost"}
+    assert first.target == again.target
+    assert np.array_equal(first.delay_s, again.delay_s, equal_nan=True)
+
+
+def test_a_caller_of_unknown_site_pays_for_the_way_to_every_place_as_at_the_gateway() -> None:
+    near, far = (replace(node, usd_per_byte=1e-6) for node in two_places().nodes)
+    world = two_places(nodes=(near, far))
+    unknown, known = (
+        outcomes(world, replay(EVENLY, origin_site=origin)) for origin in ("", "hall")
+    )
+    assert unknown.cost_usd == pytest.approx(1000 * 1e-6)
+    assert known.cost_usd.max() == 0.0
