@@ -391,7 +391,7 @@ def _open_variant(loader: BackendLoader, variant: Variant, options: BackendOptio
 
 
 def _load(runner: ModelRunner) -> LoadReport:
-    ahead_s = runner.wait_s(asyncio.get_running_loop().time())
+    ahead_s = runner.wait_s(time.monotonic())  # what the loop's clock shows, in finer steps
     return LoadReport(
         queued=runner.queued,
         running=runner.running,

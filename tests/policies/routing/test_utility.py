@@ -505,7 +505,10 @@ def test_an_idle_place_is_tried_however_late_it_was_before() -> None:
 
 def test_a_refusal_says_how_late_it_would_be_and_when_to_come_again() -> None:
     weights = MappingProxyType(dict.fromkeys(OBJECTIVES, Weights(refuse_at=0.9)))
-    found = [CHEAP._replace(service_s=3.0), DEAR._replace(service_s=1.5)]
+    found = [
+        CHEAP._replace(service_s=2.75, ahead_s=AHEAD, ahead_at=NOW),
+        DEAR._replace(service_s=1.25, ahead_s=AHEAD, ahead_at=NOW),
+    ]
     outcome = choose(ASKED, RoutingTable(found), NOW, weights)
     assert isinstance(outcome, Hopeless)
     assert (outcome.late, outcome.retry_after_s) == (1.0, 0.5)
