@@ -20,7 +20,11 @@ from serve_apps.gateway.geoip import GeoIp
 
 
 class Origin(NamedTuple):
-    """Where a request comes from. source: `caller` (it said so), `geoip`, or empty for unknown."""
+    """Where a request comes from.
+
+    source: `caller` (it said so), `geoip`, `gateway` (nobody knows better than where it came in), or
+    empty for unknown.
+    """
 
     site: str | None = None
     source: str = ""
@@ -86,14 +90,18 @@ class Geography:
         return zones_of(tenant, self._residency)
 
     def origin(self, said: str | None, address: str) -> Origin:
-        """Return where a request comes from: what its caller said, else by its address."""
+        """Return where a request comes from: what its caller said, else by its address.
+
+        Else it comes from the gateway's own site: its bytes are there in any case.
+        """
         if said is not None:
             return Origin(said, "caller")
-        if self.geoip is None or not address:
-            return Origin()
-        where = self.geoip.position(address)
-        site = None if where is None else nearest(where, self._places, self._within_km)
-        return Origin() if site is None else Origin(site, "geoip")
+        if self.geoip is not None and address:
+            where = self.geoip.position(address)
+            site = None if where is None else nearest(where, self._places, self._within_km)
+            if site is not None:
+                return Origin(site, "geoip")
+        return Origin(self.here, "gateway") if self.here else Origin()
 
     def measured(self, site: str, rtt_s: float, at: float) -> None:
         """Take in a round trip from here to a site; at: on the clock of `estimate`."""

@@ -142,15 +142,15 @@ async def test_the_log_says_where_a_request_came_from_and_how_far_its_target_is(
     await made.send(address="192.0.2.9", origin_site="dc")
     assert way() == ("dc", "caller", "measured")
     await made.send(address="198.51.100.9")  # 1000 km from no site
-    assert way() == (None, "", "measured")
+    assert way() == ("dc", "gateway", "measured")
     await made.send(address="10.0.0.1")
-    assert way() == (None, "", "measured")
+    assert way() == ("dc", "gateway", "measured")
 
 
 def test_without_a_database_nobody_is_looked_up() -> None:
     known = geography(FRANKFURT)
     assert known.geoip is None
-    assert known.origin(None, "192.0.2.9") == Origin()
+    assert known.origin(None, "192.0.2.9") == Origin("dc", "gateway")
 
 
 async def test_the_gateways_of_other_sites_are_measured_and_those_that_are_gone_are_said() -> None:
