@@ -106,6 +106,10 @@ bench-edge: setup  ## Paired benchmark of the edge runtime against floors, with 
 bench-routing: setup  ## Routing rules side by side in the simulator, with marks (ROUTING="--trace FILE")
 	@$(BIN)/python -m load.routing $(ROUTING)
 
+.PHONY: faults-routing
+faults-routing: setup  ## A real cluster whose edge box goes away for 5 minutes, then becomes slow
+	@$(BIN)/python -m load.routing.faults $(FAULTS)
+
 .PHONY: soak-edge
 soak-edge: setup  ## The edge runtime under full load: does it grow? (SOAK_MINUTES=20)
 	@$(BIN)/python -m load.edge.soak --minutes $(SOAK_MINUTES)

@@ -60,7 +60,7 @@ def flags(home: Home) -> list[str]:
 
 def show(console: Console, settings: Settings, home: Home, access: Access, data: Any) -> int:
     """Serve the digits on the device, take it away under traffic; return how much went wrong."""
-    version = _register(home, data)
+    version = register(home, data)
     command(["model", "serve", f"{MODEL}@{version}", "--placement", "edge"], show=True)
     edge = Access(f"127.0.0.1:{settings.edge.ports.rest}", access.grpc, access.token)
     wrong = _accuracy(console, edge, data)
@@ -88,7 +88,7 @@ def show(console: Console, settings: Settings, home: Home, access: Access, data:
     return wrong + len(traffic.failures) + (returned_s is None)
 
 
-def _register(home: Home, data: Any) -> str:
+def register(home: Home, data: Any) -> str:
     """Register the digits with a HEF beside their ONNX file; return the version."""
     registry = EmbeddedRegistry(home.registry)
     plain: ModelVersion = registry.resolve("digits", None)
