@@ -22,8 +22,8 @@ from serve_apps.gateway.geoip import GeoIp
 class Origin(NamedTuple):
     """Where a request comes from.
 
-    source: `caller` (it said so), `geoip`, `gateway` (nobody knows better than where it came in), or
-    empty for unknown.
+    source: `caller` (it said so), `geoip`, `gateway` (nobody knows better than where it came in),
+    or empty for unknown.
     """
 
     site: str | None = None
