@@ -152,8 +152,8 @@ def _summary(cell: Cell, world: World, found: Outcomes, rates: Mapping[str, Rate
         joules=busy.joules / requests,
         carbon_g=busy.carbon_g / requests,
         standing_j=waiting.joules / requests,
-        copies=found.copies / len(is_late),
-        busy=sum(found.busy.values()) * found.duration_s / len(is_late),
+        copies=found.copies / requests,
+        busy=sum(found.busy.values()) * found.duration_s / requests,
     )
 
 
