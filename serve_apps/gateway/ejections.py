@@ -51,9 +51,7 @@ class Ejections:
         """Record that a request goes to a target."""
         if self._ejector is None:
             return None
-        attempt = self._ejector.sent(target)
-        self.now()
-        return attempt
+        return self._ejector.sent(target)
 
     def ended(self, attempt: Attempt | None, outcome: str) -> None:
         """Record how that ended. outcome: `ok`, `cancelled` or the code of an error."""
@@ -64,4 +62,3 @@ class Ejections:
         self._ejector.ended(attempt, self._clock(), self._up(), has_failed=has_failed)
         if self._ejector.ejections(attempt.target) > times:
             logger.warning("target %s is ejected: it fails with %s", attempt.target, outcome)
-        self.now()

@@ -36,6 +36,10 @@ def test_copies_help_requests_that_are_stuck_where_it_has_become_slow() -> None:
     assert without.copies == 0
     assert hedged.copies > 10
     assert np.percentile(hedged.delay_s, 95) < 0.9 * np.percentile(without.delay_s, 95)
+    # The least work at the slow node takes 0.6 s: who was quicker had the answer of the other.
+    is_quick = (hedged.arrived > 25.0) & (hedged.arrived < 55.0) & (hedged.delay_s < 0.6)
+    answered = {hedged.target[index] for index in np.flatnonzero(is_quick)}
+    assert answered == {"n2"}
 
 
 def test_a_run_with_copies_is_repeatable() -> None:
@@ -79,6 +83,19 @@ def test_what_copies_cost_is_the_cost_of_their_requests() -> None:
     computed_usd = USD_PER_S * sum(found.busy.values()) * found.duration_s
     # Copies that are still computed when the last request has ended are not.
     assert 0.995 * computed_usd <= found.cost_usd.sum() <= computed_usd * (1 + 1e-9)
+
+
+def test_what_moving_a_request_costs_is_paid_for_each_copy() -> None:
+    nodes = tuple(replace(node, usd_per_s=0.0, usd_per_byte=1e-9) for node in PAIR.nodes)
+    world = replace(PAIR, nodes=nodes)
+    simulation = Simulation(replace(PLAN, world=world, hedge=True))
+    found = simulation.run()
+    times = [
+        round(usd / (1e-9 * world.bytes_per_work * job.work))
+        for usd, job in zip(found.cost_usd, simulation.jobs, strict=True)
+    ]
+    assert set(times) == {1, 2}
+    assert times.count(2) == found.copies
 
 
 def test_every_send_is_matched_by_a_release_losers_included() -> None:

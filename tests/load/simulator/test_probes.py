@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from load.simulator.node import Job, Node
 from load.simulator.probes import Probes
 from load.simulator.run import Plan, Simulation
-from load.simulator.trace import calm
+from load.simulator.trace import Trace, calm
 from load.simulator.world import NodeSpec, Throttle, reference
 from policies.routing import Request, RoutingTable, Target
 from policies.routing.classical import RULES
@@ -112,6 +113,17 @@ def test_a_rule_that_asks_for_no_probes_gets_none() -> None:
     rig.ask()
     rig.probes.ask_if_idle(0, rig.table, 9.0)
     assert not rig.events
+
+
+def test_places_are_known_by_probes_when_requests_are_rare() -> None:
+    rare = Trace("rare", np.arange(200) * 5.0, np.ones(200))
+    world = reference()
+    plan = Plan(world, rare, 0.2 / (world.capacity / 3), RULES["prequal"])
+    shares = []
+    for probes in (0, PROBES):
+        found = Simulation(replace(plan, probes=probes)).run()
+        shares.append(sum(name.startswith("cpu") for name in found.target) / len(found.target))
+    assert shares[1] < 0.5 * shares[0]
 
 
 @pytest.mark.parametrize("name", ["prequal", "weighted_prequal"])

@@ -144,6 +144,19 @@ async def test_an_ejected_target_is_back_when_the_others_go_down(
     assert (found.target, found.reason) == ("cloud", "only_candidate")
 
 
+async def test_a_request_that_falls_with_the_last_other_target_brings_the_ejected_one_back(
+    gateway: Gateway, cloud: Place, edge: Place
+) -> None:
+    await _fail(gateway, cloud)
+    cloud.refusal = None
+    edge.hang()
+    task = gateway.send()
+    await until(lambda: edge.running == 1)
+    gateway.table["edge/lab"].lose("for the test")  # type: ignore[union-attr]
+    assert (await task).target == "cloud"
+    assert (await gateway.send()).reason == "only_candidate"
+
+
 async def test_of_many_requests_at_once_one_tries_a_target_that_comes_back(
     gateway: Gateway, cloud: Place
 ) -> None:
