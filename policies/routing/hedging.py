@@ -144,7 +144,7 @@ class Race(Generic[Copy]):
 
     def answered(self, copy: Copy) -> list[Copy]:
         """Record the first answer. Return the copies to cancel; none when it came too late."""
-        losers = [] if self.is_over else [other for other in self._running if other is not copy]
+        losers = [other for other in self._running if other is not copy]
         self._running = []
         self.is_over = True
         return losers

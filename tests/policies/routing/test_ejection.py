@@ -121,6 +121,17 @@ def test_failures_of_long_ago_are_forgotten_in_the_share() -> None:
     assert not router.ejected
 
 
+def test_who_is_ejected_is_no_measure_for_the_others() -> None:
+    router = Router(NEVER_IN_A_ROW)
+    router.try_("c", False, 30)
+    router.try_("a", True, 30)
+    assert router.ejected == {"a"}
+    for _ in range(10):
+        router.try_("b", False)
+        router.try_("b", True)
+    assert router.ejected == {"a", "b"}
+
+
 # How many.
 
 
@@ -147,12 +158,13 @@ def test_a_place_that_is_down_is_told_by_other_means_and_counts_for_nothing() ->
 
 def test_who_is_ejected_comes_back_when_the_others_go_down() -> None:
     router = Router()
-    router.try_("a", True, 5)
     router.try_("b", True, 5)
+    router.now += 1.0
+    router.try_("a", True, 5)
     assert router.ejected == {"a", "b"}
     router.up = frozenset({"a", "b", "c"})
-    assert router.ejected == {"b"}  # who was ejected first is back first
-    router.up = frozenset({"b"})
+    assert router.ejected == {"a"}  # who was ejected first is back first
+    router.up = frozenset({"a"})
     assert not router.ejected
 
 
@@ -217,6 +229,19 @@ def test_who_comes_back_gets_one_request_then_twice_as_many_each_time() -> None:
     for _ in range(TRIAL_ROOM):
         router.try_("a", False)
     assert router.ejector.is_quiet
+
+
+@pytest.mark.parametrize("rules", [RULES, NEVER_IN_A_ROW])
+def test_who_has_passed_its_trial_begins_anew(rules: EjectionRules) -> None:
+    router = Router(rules)
+    router.try_("b", False, 50)
+    router.try_("a", True, 20)
+    assert router.ejected == {"a"}
+    router.now += RULES.base_s
+    router.try_("a", False, 4)
+    assert router.ejector.is_quiet
+    router.try_("a", True, RULES.consecutive - 1)
+    assert not router.ejected
 
 
 def test_one_failure_on_trial_ejects_again() -> None:

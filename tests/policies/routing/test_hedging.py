@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.routing import Decision, Request, RoutingTable, Target, choose
+from policies.routing import Decision, Outcome, Request, RoutingTable, Target, choose
 from policies.routing.hedging import Hedger, HedgeRules, Race, still_to_wait
 from policies.routing.table import Sent
 from tests.policies.routing.strategies import NOW, errors, seconds, usable_targets
@@ -87,6 +87,18 @@ def test_a_place_that_was_tried_before_gets_no_copy() -> None:
     table, sent = two()
     tried = REQUEST._replace(excluded=frozenset({"second"}))
     assert copied(taught([], requests=40), table, sent, 0.5, tried) is None
+
+
+def test_a_copy_is_chosen_for_the_time_that_is_left_and_not_where_the_first_one_is() -> None:
+    asked: list[Request] = []
+
+    def rule(request: Request, table: RoutingTable, now: float) -> Outcome:
+        asked.append(request)
+        return choose(request, table, now)
+
+    table, sent = two()
+    taught([], requests=40).copy(REQUEST, sent, table, NOW + 0.5, rule)
+    assert asked == [REQUEST._replace(slack_s=59.5, excluded=frozenset({"first"}))]
 
 
 @settings(max_examples=150, deadline=None)

@@ -118,6 +118,12 @@ def test_an_answer_of_before_is_replaced_and_an_old_one_is_not_used() -> None:
     assert len(pool) == 0
 
 
+def test_an_answer_that_was_replaced_is_young_again() -> None:
+    pool = pool_of([(FLEET[index], Probe(0, 0.1 * index)) for index in (0, 1, 2, 0)])
+    pool.sent("elsewhere", NOW)
+    assert best(pool) == "t0"
+
+
 def test_a_request_that_was_sent_is_in_flight_there() -> None:
     pool = pool_of([(FLEET[0], Probe(0, 0.1)), (FLEET[1], Probe(0, 0.2))])
     assert best(pool) == "t0"
@@ -156,11 +162,11 @@ def test_the_oldest_and_the_worst_leave_in_turn() -> None:
 
 
 def test_the_worst_is_the_hot_one_with_the_most_in_flight() -> None:
-    answers = [(FLEET[i], Probe(rif, s)) for i, (rif, s) in enumerate([(0, 0.9), (9, 0.1)])]
-    pool = pool_of([(FLEET[2], Probe(0, 0.1))] * 20)
-    for target, probe in answers:
-        pool.add(probe, target, len(FLEET), NOW)
+    pool = pool_of([(FLEET[2], Probe(0, 0.1))] * 30)
+    for index, probe in enumerate([Probe(0, 0.9), Probe(9, 0.1)]):
+        pool.add(probe, FLEET[index], len(FLEET), NOW)
     pool.add(Probe(0, 0.2), FLEET[3], len(FLEET), NOW)
+    pool.add(Probe(8, 0.9), FLEET[4], len(FLEET), NOW)
     pool.sent("elsewhere", NOW)  # the oldest leaves
     pool.sent("elsewhere", NOW)
     assert pool.best([FLEET[0], FLEET[3]], 0, NOW, weighted=False) == 1
