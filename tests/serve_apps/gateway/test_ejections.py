@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from cluster.registry import EmbeddedRegistry
 from cluster.settings import EjectionSettings
-from edge_runtime.engine import Engine, EngineOptions
+from edge_runtime.engine import Engine, EngineOptions, ModelOptions
 from edge_runtime.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -18,8 +20,10 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
+from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.metrics import metrics_text
 from serve_apps.gateway.overview import target_overview
+from serve_apps.gateway.service import GatewayService
 from tests.serve_apps.gateway.place import Place, until
 from tests.serve_apps.gateway.test_dispatch import Gateway
 
@@ -203,6 +207,19 @@ async def test_metrics_and_the_list_of_targets_show_who_is_ejected(
     gateway.clock.advance(BASE_S)  # nobody asks meanwhile
     assert shown() == (False, ["up", "up"])
     await engine.close()
+
+
+async def test_health_says_who_is_ejected(gateway: Gateway, cloud: Place, tmp_path: Path) -> None:
+    registry = EmbeddedRegistry(tmp_path / "registry")
+    catalogue = Catalogue(registry, ModelOptions())
+    await catalogue.refresh()
+    service = GatewayService(catalogue, gateway.table, gateway.dispatcher, registry, "1.2.3")
+    assert service.health().status == "ready"
+    await _fail(gateway, cloud)
+    health = service.health()
+    assert health.status == "degraded"
+    assert health.reasons == ("target cloud is left alone for a while: it fails",)
+    registry.close()
 
 
 async def test_switched_off_nobody_is_ejected(cloud: Place, edge: Place) -> None:
