@@ -25,6 +25,7 @@ from load.edge.marks import Found, Mark, Verdict, judge
 from load.edge.soak import line
 from load.routing.cells import Cell, Result, run_all
 from load.routing.judge import UTILISATIONS
+from load.routing.options import add_traces, progress
 from load.routing.report import half_width
 from load.simulator.trace import Trace, read_azure
 from policies.routing.hedging import HedgeRules
@@ -131,14 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument(
-        "--trace",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="CSV of the Azure LLM inference family (TIMESTAMP, ContextTokens, GeneratedTokens)",
-    )
+    add_traces(parser)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print the results as well")
@@ -146,6 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.seeds < 1 or options.processes < 1:
         parser.error("at least one seed and one process")
+    if not options.trace:
+        parser.error("nothing to replay: name a --trace")
     try:
         traces: dict[str, Trace] = {t.name: t for t in map(read_azure, options.trace)}
     except (PrimeSparkError, OSError) as error:
@@ -153,12 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     cells = list(cells_of(list(traces), options.seeds))
     began = time.monotonic()
-
-    def done(count: int) -> None:
-        end = "\n" if count == len(cells) else ""
-        print(f"\r{count} of {len(cells)} runs", end=end, file=sys.stderr, flush=True)
-
-    results = run_all(traces, cells, options.processes, done)
+    results = run_all(traces, cells, options.processes, progress(len(cells)))
     pairs = pairs_of(results)
     document: dict[str, Any] = {
         "machine": describe(CHECKOUT),

@@ -58,7 +58,9 @@ class Ejections:
         if self._ejector is None or attempt is None:
             return
         has_failed = outcome in FAILURES if outcome in {OK, *FAILURES} else None
+        # Who is up is asked only where it matters: most requests go well, and nobody is away.
+        up = self._up() if has_failed or not self._ejector.is_quiet else frozenset[str]()
         times = self._ejector.ejections(attempt.target)
-        self._ejector.ended(attempt, self._clock(), self._up(), has_failed=has_failed)
+        self._ejector.ended(attempt, self._clock(), up, has_failed=has_failed)
         if self._ejector.ejections(attempt.target) > times:
             logger.warning("target %s is ejected: it fails with %s", attempt.target, outcome)

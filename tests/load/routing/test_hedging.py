@@ -8,28 +8,15 @@ from typing import Any
 
 import pytest
 
-from load.routing.cells import BINS, Result
 from load.routing.hedging import OURS, RULES, cells_of, main, pairs_of, verdicts
+from tests.load.routing.test_routing import result
 
 
 def judged(hedged: dict[str, Any]) -> list[bool]:
     results = []
     for cell in cells_of(["t"], 3):
-        values: dict[str, Any] = {
-            "requests": 1000,
-            "p50_s": 0.1,
-            "p95_s": 0.2,
-            "p99_s": 0.3,
-            "misses": 0.1,
-            "interactive": 0.1,
-            "cost_usd": 1e-5,
-            "calibration": ((0, 0.0, 0.0),) * (len(BINS) - 1),
-            "cut_misses": 0.1,
-            "dead_sends": 0,
-            "busy": 0.05,
-        }
         changes = hedged if cell.hedge and cell.subject == OURS else {}
-        results.append(Result(cell=cell, **{**values, **changes}))
+        results.append(result(cell, busy=0.05, **changes))
     return [verdict.is_met for verdict in verdicts(pairs_of(results))]
 
 
@@ -56,6 +43,12 @@ def test_the_command_writes_a_page_and_raw_results_in_pairs(tmp_path: Path) -> N
     page = (tmp_path / "hedging.md").read_text()
     assert "## tiny, 85%" in page
     assert all(f"| {rule} |" in page for rule in RULES)
+
+
+def test_there_is_nothing_to_compare_without_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    assert "name a --trace" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_trace_ends_the_command_with_its_reason(

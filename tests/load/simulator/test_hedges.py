@@ -38,7 +38,7 @@ def test_copies_help_requests_that_are_stuck_where_it_has_become_slow() -> None:
     assert np.percentile(hedged.delay_s, 95) < 0.9 * np.percentile(without.delay_s, 95)
     # The least work at the slow node takes 0.6 s: who was quicker had the answer of the other.
     is_quick = (hedged.arrived > 25.0) & (hedged.arrived < 55.0) & (hedged.delay_s < 0.6)
-    answered = {hedged.target[index] for index in np.flatnonzero(is_quick)}
+    answered = {hedged.target[index] for index in np.flatnonzero(is_quick).tolist()}
     assert answered == {"n2"}
 
 

@@ -116,7 +116,7 @@ def test_a_rule_that_asks_for_no_probes_gets_none() -> None:
 
 
 def test_places_are_known_by_probes_when_requests_are_rare() -> None:
-    rare = Trace("rare", np.arange(200) * 5.0, np.ones(200))
+    rare = Trace("rare", np.arange(0.0, 1000.0, 5.0), np.ones(200))
     world = reference()
     plan = Plan(world, rare, 0.2 / (world.capacity / 3), RULES["prequal"])
     shares = []
