@@ -166,7 +166,7 @@ class Dispatcher:
         tiers = prefer & (wanted.tiers or prefer)
         if tiers:
             found = self._choose(key, wanted._replace(tiers=tiers, tier=None))
-            if isinstance(found, Decision):
+            if isinstance(found, Decision) and found.reason != "last_resort":
                 return found, True
         return self._choose(key, wanted), False
 

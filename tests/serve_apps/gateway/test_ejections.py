@@ -6,10 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from cluster.registry import EmbeddedRegistry
 from cluster.settings import EjectionSettings
-from edge_runtime.engine import Engine, EngineOptions, ModelOptions
+from edge_runtime.engine import ModelOptions
 from edge_runtime.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -21,7 +22,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.body import ByteBudget
 from edge_runtime.protocol.gate import Gate
 from serve_apps.gateway.catalogue import Catalogue
-from serve_apps.gateway.metrics import metrics_text
+from serve_apps.gateway.metrics import GatewayCollector
 from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.service import GatewayService
 from tests.serve_apps.gateway.place import Place, until
@@ -129,6 +130,15 @@ async def test_an_ejected_target_serves_those_who_can_go_nowhere_else(
     assert (found.target, found.reason) == ("cloud", "last_resort")
 
 
+async def test_a_cheap_tier_that_is_ejected_is_no_place_to_save_money_at(
+    gateway: Gateway, cloud: Place
+) -> None:
+    cheap = frozenset({"cloud"})
+    assert (await gateway.send(prefer=cheap)).target == "cloud"
+    await _fail(gateway, cloud)
+    assert (await gateway.send(prefer=cheap)).target == "edge/lab"
+
+
 async def test_the_last_target_is_never_ejected(gateway: Gateway, cloud: Place) -> None:
     gateway.table["edge/lab"].lose("for the test")  # type: ignore[union-attr]
     cloud.refuse(BROKEN)
@@ -192,21 +202,20 @@ async def test_a_target_that_fails_its_trial_is_left_alone_for_longer(
 async def test_metrics_and_the_list_of_targets_show_who_is_ejected(
     gateway: Gateway, cloud: Place
 ) -> None:
-    engine = Engine(EngineOptions())
-    budget = ByteBudget(1)
-    text = metrics_text(engine, gateway.log, gateway.table, budget, Gate())
+    registry = CollectorRegistry()
+    registry.register(GatewayCollector(gateway.log, gateway.table, ByteBudget(1), Gate()))
     overview = target_overview(gateway.table)
 
-    def shown() -> tuple[bool, list[str]]:
-        line = b'prime_spark_gateway_target_ejected{target="cloud"} 1.0'
-        return line in text()[0], [target["state"] for target in overview({})["targets"]]
+    def shown() -> tuple[float | None, list[str]]:
+        name = "prime_spark_gateway_target_ejected"
+        states = [target["state"] for target in overview({})["targets"]]
+        return registry.get_sample_value(name, {"target": "cloud"}), states
 
-    assert shown() == (False, ["up", "up"])
+    assert shown() == (0.0, ["up", "up"])
     await _fail(gateway, cloud)
-    assert shown() == (True, ["ejected", "up"])
+    assert shown() == (1.0, ["ejected", "up"])
     gateway.clock.advance(BASE_S)  # nobody asks meanwhile
-    assert shown() == (False, ["up", "up"])
-    await engine.close()
+    assert shown() == (0.0, ["up", "up"])
 
 
 async def test_health_says_who_is_ejected(gateway: Gateway, cloud: Place, tmp_path: Path) -> None:
