@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policies.routing import Objective, Rule, choose
-from policies.routing.classical import RULES
+from policies.routing.classical import PROBED, RULES
 from policies.routing.prequal import PROBES
 
 
@@ -31,7 +31,7 @@ SUBJECTS: Final[dict[str, Subject]] = {
         name: Subject(
             rule,
             weighted=name.startswith("weighted_") or name == "shortest_delay",
-            probes=PROBES if name.endswith("prequal") else 0,
+            probes=PROBES if name in PROBED else 0,
         )
         for name, rule in RULES.items()
     },

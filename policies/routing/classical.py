@@ -26,6 +26,7 @@ from policies.routing.types import Decision, NoTarget, Outcome, Request, Target,
 
 Pick = Callable[[Request, Sequence[Target], float], int]
 
+PROBED: Final = frozenset({"prequal", "weighted_prequal"})  # go by probes that somebody has to send
 BY_RULE: Final = "by_rule"  # the reason of a choice that asks for no deadline and no price
 _GOLDEN: Final = 0.6180339887498949
 _UNKNOWN_S: Final = 1e-3  # prior of a place that nobody has told anything of

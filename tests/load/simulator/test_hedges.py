@@ -86,12 +86,14 @@ def test_what_copies_cost_is_the_cost_of_their_requests() -> None:
 
 
 def test_what_moving_a_request_costs_is_paid_for_each_copy() -> None:
-    nodes = tuple(replace(node, usd_per_s=0.0, usd_per_byte=1e-9) for node in PAIR.nodes)
+    nodes = tuple(
+        replace(node, site="away", usd_per_s=0.0, usd_per_byte=1e-9) for node in PAIR.nodes
+    )
     world = replace(PAIR, nodes=nodes)
     simulation = Simulation(replace(PLAN, world=world, hedge=True))
     found = simulation.run()
     times = [
-        round(usd / (1e-9 * world.bytes_per_work * job.work))
+        round(usd / (1e-9 * job.moved_bytes))
         for usd, job in zip(found.cost_usd, simulation.jobs, strict=True)
     ]
     assert set(times) == {1, 2}

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from load.simulator.node import Job, Node
+from load.simulator.gateway import Gateway
+from load.simulator.jobs import Job
+from load.simulator.node import Node
+from load.simulator.place import Place
 from load.simulator.probes import Probes
 from load.simulator.run import Plan, Simulation
 from load.simulator.trace import Trace, calm
-from load.simulator.world import NodeSpec, Throttle, reference
-from policies.routing import Request, RoutingTable, Target
+from load.simulator.world import NodeSpec, Throttle, World, reference
+from policies.routing import Request
 from policies.routing.classical import RULES
 from policies.routing.prequal import IDLE_S, PROBES
 
@@ -26,10 +29,12 @@ class Rig:
 
     def __init__(self, count: int = 2) -> None:
         self.events: list[tuple[float, Callable[..., None], Any]] = []
-        self.nodes = {name: self._node(name) for name in WAYS_S}
-        self.table = RoutingTable(Target(name, "edge", name, prior_s=0.01) for name in WAYS_S)
+        self.places = {name: Place([self._node(name)]) for name in WAYS_S}
+        world = World(tuple(WAYS_S), tuple(place.spec for place in self.places.values()))
+        self.gateway = Gateway("near", world, self.places, [""])
+        self.table = self.gateway.tables[""]
         self.cut: set[str] = set()
-        self.probes = Probes(count, self.nodes, at=self._at, half_way=self._half_way)
+        self.probes = Probes(count, self.places, at=self._at, half_way=self._half_way)
 
     def _node(self, name: str) -> Node:
         return Node(
@@ -47,7 +52,7 @@ class Rig:
         self.events.append((when, call, value))
         self.events.sort(key=lambda event: event[0])
 
-    def _half_way(self, origin: int, name: str, now: float) -> float | None:
+    def _half_way(self, gateway: Gateway, name: str, now: float) -> float | None:
         return None if name in self.cut else WAYS_S[name]
 
     def turn(self, until: float) -> int:
@@ -58,7 +63,7 @@ class Rig:
         return len(self.table.probes)
 
     def ask(self) -> None:
-        self.probes.ask(0, self.table, Request(1.0), 0.0)
+        self.probes.ask(self.gateway, "", Request(1.0), 0.0)
 
 
 def test_an_answer_takes_the_way_there_and_back() -> None:
@@ -81,7 +86,7 @@ def test_an_answer_tells_what_is_in_flight_when_the_probe_gets_there() -> None:
     rig.ask()
     rig.turn(0.011)
     for size in range(3):
-        rig.nodes["far"].enqueue(Job(0, 0.0, 1.0, 1.0, size), 0.02)
+        rig.places["far"].nodes[0].enqueue(Job(0, 0.0, 1.0, 1.0, size), 0.02)
     rig.turn(1.0)
     # The one with fewer in flight is taken; three more sends make it hot.
     assert rig.table.probes.best(rig.table.targets, 0, 0.2, weighted=False) == 0
@@ -91,8 +96,8 @@ def test_an_answer_tells_what_requests_took_there() -> None:
     rig = Rig()
     for name, seconds in (("near", 0.9), ("far", 0.1)):
         job = Job(0, 0.0, 1.0, 1.0, 1)
-        rig.probes.came(job, rig.nodes[name], 0.0)
-        rig.probes.went(job, rig.nodes[name], seconds)
+        rig.probes.came(job, rig.places[name], 0.0)
+        rig.probes.went(job, rig.places[name], seconds)
     rig.ask()
     rig.turn(1.0)
     assert rig.table.probes.best(rig.table.targets, 0, 0.2, weighted=False) == 1
@@ -100,18 +105,18 @@ def test_an_answer_tells_what_requests_took_there() -> None:
 
 def test_without_requests_places_are_asked_now_and_then() -> None:
     rig = Rig()
-    rig.probes.ask_if_idle(0, rig.table, 0.0)
+    rig.probes.ask_if_idle(rig.gateway, 0.0)
     assert rig.turn(0.2) == 2
-    rig.probes.ask_if_idle(0, rig.table, 0.5 * IDLE_S)
+    rig.probes.ask_if_idle(rig.gateway, 0.5 * IDLE_S)
     assert not rig.events
-    rig.probes.ask_if_idle(0, rig.table, 0.2 + IDLE_S)
+    rig.probes.ask_if_idle(rig.gateway, 0.2 + IDLE_S)
     assert rig.events
 
 
 def test_a_rule_that_asks_for_no_probes_gets_none() -> None:
     rig = Rig(count=0)
     rig.ask()
-    rig.probes.ask_if_idle(0, rig.table, 9.0)
+    rig.probes.ask_if_idle(rig.gateway, 9.0)
     assert not rig.events
 
 
