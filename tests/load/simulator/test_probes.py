@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from load.simulator.comparison import policies_of, run
 from load.simulator.gateway import Gateway
 from load.simulator.jobs import Job
 from load.simulator.node import Node
@@ -20,6 +21,7 @@ from load.simulator.world import NodeSpec, Throttle, World, reference
 from policies.routing import Request
 from policies.routing.classical import RULES
 from policies.routing.prequal import IDLE_S, PROBES
+from tests.load.simulator import logs
 
 WAYS_S = {"near": 0.01, "far": 0.05}
 
@@ -140,3 +142,11 @@ def test_probes_keep_requests_away_from_a_node_that_is_slow(name: str) -> None:
         found = Simulation(replace(plan, probes=probes)).run()
         shares.append(found.target.count("cloud-1") / len(found.target))
     assert shares[1] < 0.5 * shares[0]
+
+
+def test_what_if_sends_the_probes_that_a_rule_goes_by() -> None:
+    policies = policies_of(["random", "prequal"], ["balanced"])
+    drawn, probed = (run(each, logs.traffic(3, 20.0, 60.0), logs.fleet(), 1) for each in policies)
+    # The cloud takes less than half of the time for what both can serve.
+    assert drawn.share["cloud"] < 0.7
+    assert probed.share["cloud"] > 0.85
