@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self, cast, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +20,9 @@ from edge_runtime.config import (
     Section,
     SiteName,
 )
+
+if TYPE_CHECKING:
+    from policies.routing.ejection import EjectionRules
 
 Objective = Literal["latency", "balanced", "cost"]  # as in `policies.routing`, which needs numpy
 
@@ -94,6 +97,29 @@ RuleName = Literal[
 ]  # fmt: skip
 
 
+class EjectionSettings(Section):
+    """When a target that fails is left alone for a while.
+
+    consecutive: failures in a row that do it; max_share: of the targets that are up, at most, and
+    never the last one; base_s: the first time, longer by that for each repeat.
+    """
+
+    enabled: bool = True
+    consecutive: Count = 5
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    base_s: Annotated[float, Field(gt=0, le=120)] = 10.0
+
+    def rules(self) -> EjectionRules | None:
+        """Return the rules, None where ejection is switched off."""
+        from policies.routing.ejection import EjectionRules
+
+        if not self.enabled:
+            return None
+        return EjectionRules(
+            consecutive=self.consecutive, max_share=self.max_share, base_s=self.base_s
+        )
+
+
 class RoutingSettings(Section):
     """How the gateway chooses among targets.
 
@@ -105,6 +131,7 @@ class RoutingSettings(Section):
     rule: RuleName = "utility"
     objective: Objective = "balanced"
     objectives: tuple[str, ...] = ()
+    ejection: EjectionSettings = EjectionSettings()
 
     @field_validator("objectives")
     @classmethod

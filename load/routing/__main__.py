@@ -23,6 +23,7 @@ from load.bench.machine import describe
 from load.edge.soak import line
 from load.routing.cells import Cell, run_all
 from load.routing.judge import OVERLOADED, UTILISATIONS, Table, verdicts
+from load.routing.options import add_traces, progress
 from load.routing.plot import draw
 from load.routing.report import markdown
 from load.routing.rules import SERIOUS, SUBJECTS
@@ -37,14 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="load.routing", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--trace",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="CSV of the Azure LLM inference family (TIMESTAMP, ContextTokens, GeneratedTokens)",
-    )
+    add_traces(parser)
     parser.add_argument("--no-calm", action="store_true", help="leave the generated traffic out")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -63,12 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     cells = list(cells_of(list(traces), options.seeds))
     began = time.monotonic()
-
-    def done(count: int) -> None:
-        end = "\n" if count == len(cells) else ""
-        print(f"\r{count} of {len(cells)} runs", end=end, file=sys.stderr, flush=True)
-
-    results = run_all(traces, cells, options.processes, done)
+    results = run_all(traces, cells, options.processes, progress(len(cells)))
     table = Table(results)
     document: dict[str, Any] = {
         "machine": describe(CHECKOUT),

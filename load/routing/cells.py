@@ -26,7 +26,11 @@ _BEGIN_S: Final = 20.0
 
 @dataclass(frozen=True)
 class Cell:
-    """What to run. by_deadline: queues by deadline that drop the hopeless, else by arrival."""
+    """What to run.
+
+    by_deadline: queues by deadline that drop the hopeless, else by arrival; hedge: requests that
+    take long get a second copy.
+    """
 
     trace: str
     utilisation: float
@@ -34,6 +38,7 @@ class Cell:
     subject: str
     seed: int
     fault: Fault = "throttle"
+    hedge: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Result:
     misses: late, refused, dropped or lost; interactive: those of requests with short deadlines;
     calibration: for each bin of `BINS`, requests, mean predicted share, observed share; fault: the
     misses of requests that came while the site was cut off, dead_sends: to targets that were known
-    to be out of reach.
+    to be out of reach; copies: sent besides, for each request; busy: seconds of work by all nodes
+    for each request.
     """
 
     cell: Cell
@@ -61,6 +67,8 @@ class Result:
     joules: float = 0.0
     carbon_g: float = 0.0
     standing_j: float = 0.0
+    copies: float = 0.0
+    busy: float = 0.0
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,6 +102,8 @@ def run(
         drops=cell.by_deadline,
         load_in_replies=subject.replies,
         seed=cell.seed,
+        probes=subject.probes,
+        hedge=cell.hedge,
     )
     return _summary(cell, world, Simulation(plan).run(), reference_rates(book))
 
@@ -142,6 +152,8 @@ def _summary(cell: Cell, world: World, found: Outcomes, rates: Mapping[str, Rate
         joules=busy.joules / requests,
         carbon_g=busy.carbon_g / requests,
         standing_j=waiting.joules / requests,
+        copies=found.copies / requests,
+        busy=sum(found.busy.values()) * found.duration_s / requests,
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from policies.routing import Objective, Rule, choose
-from policies.routing.classical import RULES
+from policies.routing.classical import PROBED, RULES
+from policies.routing.prequal import PROBES
 
 
 @dataclass(frozen=True)
@@ -15,18 +16,23 @@ class Subject:
 
     rule: None for the omniscient router; replies: loads come with replies; weighted: it is one of
     the classical rules that know what a request takes at a place, the fair ones to be compared
-    with.
+    with; probes: sent with each request.
     """
 
     rule: Rule | None
     objective: Objective = "latency"
     replies: bool = False
     weighted: bool = False
+    probes: int = 0
 
 
 SUBJECTS: Final[dict[str, Subject]] = {
     **{
-        name: Subject(rule, weighted=name.startswith("weighted_") or name == "shortest_delay")
+        name: Subject(
+            rule,
+            weighted=name.startswith("weighted_") or name == "shortest_delay",
+            probes=PROBES if name in PROBED else 0,
+        )
         for name, rule in RULES.items()
     },
     "shortest_delay_replies": Subject(RULES["shortest_delay"], replies=True),

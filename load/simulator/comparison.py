@@ -17,7 +17,8 @@ from load.simulator.recording import OK, Recorded
 from load.simulator.run import Outcomes, Plan, Simulation
 from load.simulator.world import World
 from policies.routing import Objective, Rule, choose
-from policies.routing.classical import RULES
+from policies.routing.classical import PROBED, RULES
+from policies.routing.prequal import PROBES
 from policies.routing.types import OBJECTIVES
 
 AS_RECORDED: Final = "as recorded"
@@ -132,6 +133,7 @@ def run(
         discipline="edf",
         drops=True,
         seed=seed,
+        probes=PROBES if policy.name in PROBED else 0,
     )
     return _summary(policy, world, Simulation(plan, told).run())
 

@@ -80,6 +80,14 @@ class Node:
         """Requests that wait or are computed."""
         return len(self._queue) + len(self._running)
 
+    def cancel(self, job: Job) -> None:
+        """Take a job out of the queue; one that is computed already goes on."""
+        left = [entry for entry in self._queue if entry[2] is not job]
+        if len(left) < len(self._queue):
+            heapq.heapify(left)
+            self._queue = left
+            self._queued_work -= job.work
+
     def enqueue(self, job: Job, now: float) -> None:
         """Take in a job that was measured for this node."""
         self._count += 1

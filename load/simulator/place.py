@@ -13,7 +13,7 @@ from typing import Final
 from load.simulator.jobs import Job
 from load.simulator.node import Node
 from policies.routing import Load
-from policies.routing.classical import uniform
+from policies.routing.draws import uniform
 
 _SALT: Final = 101  # apart from what rules draw
 
@@ -39,6 +39,16 @@ class Place:
         second = int(uniform(draw, _SALT - job.attempts) * (len(nodes) - 1))
         second += second >= first
         return min(nodes[first], nodes[second], key=lambda node: node.length)
+
+    def cancel(self, job: Job) -> None:
+        """Take a request out of the queue in which it waits, if it does."""
+        for node in self.nodes:
+            node.cancel(job)
+
+    def in_flight(self, now: float) -> int:
+        """Return how many requests a replica has, queued and running; the mean of those present."""
+        nodes = self.present(now)
+        return round(sum(node.length for node in nodes) / len(nodes)) if nodes else 0
 
     def load(self, now: float, model: str, alone_s: float = 0.0) -> Load | None:
         """Return what it would report of a model; None where none of it is there."""

@@ -15,13 +15,15 @@ from typing import Any, Final
 import numpy as np
 
 from load.simulator.gateway import Gateway
+from load.simulator.hedges import Hedges
 from load.simulator.jobs import Job, Replay, at_each_site, recorded
 from load.simulator.node import Node
 from load.simulator.omniscient import finish_at
 from load.simulator.place import Place
+from load.simulator.probes import Probes
 from load.simulator.trace import Trace
 from load.simulator.world import Discipline, NodeSpec, World
-from policies.routing import Decision, Load, Objective, Request, Rule, decide
+from policies.routing import Decision, Load, Objective, Request, RoutingTable, Rule, decide
 
 MOST_ATTEMPTS: Final = 3
 CHECK_S: Final = 0.25
@@ -34,7 +36,9 @@ class Plan:
     """How a run is set up. rule None: the omniscient router of shortest delay.
 
     trace: at each site, at the rate that loads the world by `utilisation`; a Replay comes once, as
-    it was recorded. objective: of all requests; None: what was recorded of each.
+    it was recorded. objective: of all requests; None: what was recorded of each. probes: sent with
+    each request, for rules that use them; hedge: requests that take long get a second copy
+    (`policies.routing.hedging`), but not of the omniscient router.
     """
 
     world: World
@@ -46,6 +50,8 @@ class Plan:
     drops: bool = False
     load_in_replies: bool = True
     seed: int = 1
+    probes: int = 0
+    hedge: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +59,8 @@ class Outcomes:
     """What became of every request, in order of arrival; times in seconds, money in dollars.
 
     delay_s: nan where there was no answer; outcome: `ok`, `refused`, `dropped` or `lost`; late:
-    predicted P(late) of the first choice, negative where there was none; busy: by node.
+    predicted P(late) of the first choice, negative where there was none; busy: by node;
+    copies: sent besides.
     """
 
     arrived: np.ndarray[Any, np.dtype[np.float64]]
@@ -66,6 +73,7 @@ class Outcomes:
     duration_s: float
     busy: Mapping[str, float]
     dead_sends: int
+    copies: int = 0
 
 
 class Simulation:
@@ -89,6 +97,14 @@ class Simulation:
         self.jobs = self._arrivals()
         self._upcoming = 0
         self._dead_sends = 0
+        self._probes = Probes(plan.probes, self._places, at=self.at, half_way=self._half_way)
+        self._hedges = Hedges(
+            plan.rule if plan.hedge else None,
+            at=self.at,
+            table_of=self.table_of,
+            send=self._send,
+            cancel=self._cancel,
+        )
 
     def _node(self, spec: NodeSpec) -> Node:
         world = self.plan.world
@@ -195,6 +211,7 @@ class Simulation:
             draw=draw,
             turn=gateway.turns,
         )
+        self._probes.ask(gateway, job.model, request, now)
         if self.plan.rule is None:
             node = self._omniscient(job, now)
             if node is None:
@@ -226,6 +243,7 @@ class Simulation:
         job.attempts += 1
         job.due = job.deadline - 0.5 * way_s
         job.sent = gateway.tables[job.model].sent(target, request, now)
+        self._hedges.sent(job, request, now)
         spec = place.spec
         if spec.site != job.origin_site:
             job.cost_usd += spec.usd_per_byte * request.moved_bytes
@@ -247,15 +265,40 @@ class Simulation:
         else:
             node = place.pick(job, now, draw)
             node.measure(job)
+        self._probes.came(job, place, now)
         node.enqueue(job, now)
+
+    def table_of(self, job: Job) -> RoutingTable:
+        """Return what the gateway of a request knows."""
+        gateway: Gateway = job.gateway
+        return gateway.tables[job.model]
+
+    def _half_way(self, gateway: Gateway, target: str, now: float) -> float | None:
+        """Return the seconds from a gateway to a target; None while they are cut off."""
+        site = self._places[target].spec.site
+        if self.plan.world.cut_since(gateway.site, site, now) is not None:
+            return None
+        return 0.5 * gateway.ways_s[target]
+
+    def _cancel(self, job: Job, now: float) -> None:
+        """Give up a copy of a request that was answered elsewhere."""
+        self.table_of(job).ended(job.sent)
+        place, way_s = self._places[job.target], self._half_way(job.gateway, job.target, now)
+        if way_s is not None:
+            self.at(now + way_s, lambda _, given_up: place.cancel(given_up), job)
 
     def _vanished(self, now: float, value: tuple[Job, int]) -> None:
         job, draw = value
-        job.gateway.tables[job.model].ended(job.sent)
-        if job.attempts >= MOST_ATTEMPTS:
-            self._close(job, "lost")
+        if self._hedges.is_over(job):
+            return
+        self.table_of(job).ended(job.sent)
+        whole = self._hedges.fell(job)
+        if whole is None:
+            return
+        if whole.attempts >= MOST_ATTEMPTS:
+            self._close(whole, "lost")
         else:
-            self._arrive(job, now, draw, frozenset((job.target,)))
+            self._arrive(whole, now, draw, frozenset((whole.target,)))
 
     def _finished(self, node: Node, batch: Sequence[Job], now: float) -> None:
         if not batch:
@@ -267,6 +310,7 @@ class Simulation:
         for job, work in zip(batch, works, strict=True):
             job.cost_usd += spec.usd_per_s * taken_s * work / total
             load = place.load(now, job.model, node.batch_s((work,)) * slowness)
+            self._probes.went(job, place, now)
             gateway: Gateway = job.gateway
             if self.plan.world.cut_since(gateway.site, spec.site, now) is not None:
                 # What was computed is lost on the way back; the sender notices, and tries again.
@@ -276,20 +320,26 @@ class Simulation:
 
     def _reply(self, now: float, value: tuple[Job, Load, float]) -> None:
         job, load, at = value
-        table = job.gateway.tables[job.model]
-        table.answered(job.sent, now, load if self.plan.load_in_replies else None, at)
-        job.sent = now
-        self._close(job, "ok")
+        if self._hedges.is_over(job):
+            return
+        known = load if self.plan.load_in_replies else None
+        self.table_of(job).answered(job.sent, now, known, at)
+        whole = self._hedges.won(job, now)
+        whole.sent = now
+        self._close(whole, "ok")
 
     def _dropped(self, node: Node, job: Job, now: float) -> None:
         back = now + 0.5 * job.gateway.ways_s[node.spec.target]
         self.at(back, self._gave_up, job)
 
     def _gave_up(self, now: float, job: Job) -> None:
+        if self._hedges.is_over(job):
+            return
         sent = job.sent
-        table = job.gateway.tables[job.model]
-        table.late(sent, now, max(now - sent.at, sent.slack_s) * 1.001)
-        self._close(job, "dropped")
+        self.table_of(job).late(sent, now, max(now - sent.at, sent.slack_s) * 1.001)
+        whole = self._hedges.fell(job)
+        if whole is not None:
+            self._close(whole, "dropped")
 
     def _close(self, job: Job, outcome: str) -> None:
         job.outcome = outcome
@@ -319,6 +369,7 @@ class Simulation:
 
     def _check(self, now: float, gateway: Gateway) -> None:
         gateway.check(now, self.plan.world.dead_s - CHECK_S)
+        self._probes.ask_if_idle(gateway, now)
         self._again(now, CHECK_S, self._check, gateway)
 
     def _again(self, now: float, every_s: float, call: Callable[..., None], value: Any) -> None:
@@ -360,6 +411,7 @@ class Simulation:
 
     def _outcomes(self) -> Outcomes:
         jobs = self.jobs
+        self._hedges.settle()
         return Outcomes(
             arrived=np.array([job.arrived for job in jobs]),
             delay_s=np.array(
@@ -373,6 +425,7 @@ class Simulation:
             duration_s=self._end_s,
             busy={name: node.busy_s / (self._end_s or 1.0) for name, node in self._nodes.items()},
             dead_sends=self._dead_sends,
+            copies=len(self._hedges.copies),
         )
 
 

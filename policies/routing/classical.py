@@ -8,7 +8,8 @@ along the golden-ratio sequence, which spreads each target's turns evenly (Weyl,
 least_outstanding: (n + 1) x prior. two_choices: the better of two drawn (Mitzenmacher, "The Power
 of Two Choices", 2001). peak_ewma: moving peak of the latency x (n + 1) (Finagle). shortest_delay:
 way + reported work + own work. nearest: the caller's site, else the edge, while its queue is short;
-the cloud otherwise, which is how most edge products decide.
+the cloud otherwise, which is how most edge products decide. prequal: hot-cold by probes
+(module `prequal`), drawn where too few have answered.
 """
 
 from __future__ import annotations
@@ -18,28 +19,19 @@ from itertools import accumulate
 from typing import Final
 
 from policies.routing.delay import expected_delay
+from policies.routing.draws import uniform
 from policies.routing.filters import EJECTED, SILENT, ruled_out
 from policies.routing.table import RoutingTable, Rule, moving_peak
 from policies.routing.types import Decision, NoTarget, Outcome, Request, Target, Verdict
 
 Pick = Callable[[Request, Sequence[Target], float], int]
 
+PROBED: Final = frozenset({"prequal", "weighted_prequal"})  # go by probes that somebody has to send
 BY_RULE: Final = "by_rule"  # the reason of a choice that asks for no deadline and no price
 _GOLDEN: Final = 0.6180339887498949
 _UNKNOWN_S: Final = 1e-3  # prior of a place that nobody has told anything of
 _NO_ANSWER_S: Final = 1e6  # what Finagle counts such a place as
 _SHORT_QUEUE: Final = 4  # own outstanding requests with which `nearest` spills
-
-
-def uniform(draw: int, salt: int = 0) -> float:
-    """Return a number in [0, 1) from 64 random bits; other salts give other numbers.
-
-    The mixing is SplitMix64's (Steele, Lea, Flood, 2014).
-    """
-    z = (draw + (salt + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return ((z ^ (z >> 31)) >> 11) / (1 << 53)
 
 
 def _prior(target: Target, *, weighted: bool) -> float:
@@ -143,6 +135,19 @@ def _ruled(pick: Pick) -> Rule:
     return rule
 
 
+def _prequal(*, weighted: bool) -> Rule:
+    drawn = _random(weighted=weighted)
+
+    def rule(request: Request, table: RoutingTable, now: float) -> Outcome:
+        def pick(request: Request, targets: Sequence[Target], now: float) -> int:
+            best = table.probes.best(targets, request.draw, now, weighted=weighted)
+            return drawn(request, targets, now) if best is None else best
+
+        return _ruled(pick)(request, table, now)
+
+    return rule
+
+
 RULES: Final[dict[str, Rule]] = {
     "random": _ruled(_random(weighted=False)),
     "weighted_random": _ruled(_random(weighted=True)),
@@ -154,6 +159,8 @@ RULES: Final[dict[str, Rule]] = {
     "weighted_two_choices": _ruled(_two_choices(weighted=True)),
     "peak_ewma": _ruled(_peak_ewma(weighted=False)),
     "weighted_peak_ewma": _ruled(_peak_ewma(weighted=True)),
+    "prequal": _prequal(weighted=False),
+    "weighted_prequal": _prequal(weighted=True),
     "shortest_delay": _ruled(_shortest_delay),
     "nearest": _ruled(_nearest),
 }

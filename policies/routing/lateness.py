@@ -12,9 +12,10 @@ long ones as well.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections import deque
+from bisect import bisect_left, bisect_right
 from typing import Final
+
+from policies.routing.window import Window
 
 WINDOW: Final = 150  # errors that are kept of a place
 ENOUGH: Final = 20  # of a place, before they are preferred to those of all places
@@ -32,35 +33,17 @@ def hurry(slack_s: float) -> int:
     return bisect_left(HURRIES, slack_s)
 
 
-class LatestErrors:
+class LatestErrors(Window):
     """The latest `WINDOW` errors of one place."""
 
-    __slots__ = ("_latest", "_ordered", "added_at")
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self.added_at = 0.0
-        self._latest: deque[float] = deque()
-        self._ordered: list[float] = []
-
-    def __len__(self) -> int:
-        return len(self._ordered)
+        super().__init__(WINDOW)
 
     def add(self, error: float, now: float) -> None:
         """Keep an error, in place of the oldest when there are enough. now: in seconds."""
-        error = min(error, MOST)
-        self.added_at = now
-        if len(self._latest) >= WINDOW:
-            del self._ordered[bisect_left(self._ordered, self._latest.popleft())]
-        self._latest.append(error)
-        insort(self._ordered, error)
-
-    def clear(self) -> None:
-        self._latest.clear()
-        self._ordered.clear()
-
-    def frozen(self) -> Errors:
-        """Return them sorted."""
-        return tuple(self._ordered)
+        super().add(min(error, MOST), now)
 
     @property
     def median(self) -> float:

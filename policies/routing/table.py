@@ -28,6 +28,7 @@ from policies.routing.lateness import (
     hurry,
     late_share,
 )
+from policies.routing.prequal import Probe, ProbePool
 from policies.routing.reliability import Line, Reliability
 from policies.routing.sizes import SizeModel
 from policies.routing.types import (
@@ -99,11 +100,13 @@ class Recent:
 class RoutingTable:
     """The targets of one router for one model; one owner tells it what happens.
 
-    generation: grows with each change that is no report, send or answer; recent: see `deciding`.
+    generation: grows with each change that is no report, send or answer; recent: see `deciding`;
+    probes: what places answered that were probed for `prequal`, empty where nobody probes.
     """
 
     def __init__(self, targets: Iterable[Target]) -> None:
         self.targets: list[Target] = []
+        self.probes = ProbePool()
         self.columns: Columns | None = None
         self.generation = 0
         self.recent: Recent | None = None
@@ -170,6 +173,8 @@ class RoutingTable:
         self._tickets += 1
         learned = self._learned[index]
         learned.under_way[self._tickets] = (now, relative, slack_s)
+        if self.probes:
+            self.probes.sent(name, now)
         arrives_at = now + 0.5 * target.rtt_s
         ahead_s, ahead_at = target.ahead_s, target.ahead_at
         gone_s = max(0.0, arrives_at - ahead_at)  # less when its way became shorter
@@ -254,6 +259,10 @@ class RoutingTable:
     def measured(self, name: str, rtt_s: float) -> None:
         """Take in a measured round trip without any work in it."""
         self.change(name, rtt_s=_smoothed(self[name].rtt_s, rtt_s))
+
+    def probed(self, name: str, probe: Probe, now: float) -> None:
+        """Take in what a place answered to a probe."""
+        self.probes.add(probe, self[name], len(self.targets), now)
 
     def _put(self, index: int, target: Target) -> None:
         self.targets[index] = target

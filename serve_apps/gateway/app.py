@@ -85,7 +85,8 @@ class Gateway:
         catalogue = Catalogue(registry, defaults)
         geography = await asyncio.to_thread(Geography.of, settings)
         neighbours = Neighbours(geography)
-        targets = TargetTable(_targets(settings, engine, sync), geography)
+        ejection = settings.routing.ejection.rules()
+        targets = TargetTable(_targets(settings, engine, sync), geography, ejection)
         log = DecisionLog()
         name = f"gateway-{slot.number}"
         requests = RequestLog(

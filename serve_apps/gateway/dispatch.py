@@ -112,6 +112,7 @@ class Dispatcher:
             answer: Answered | None = None
             outcome = "cancelled"
             may_move = attempt < ATTEMPTS and _has_alternative(decision)
+            sent = self._targets.ejections.sent(decision.target)
             try:
                 answer = await self._call(decision, wanted, request, version, context, may_move)
                 outcome = "ok"
@@ -130,6 +131,7 @@ class Dispatcher:
                 raise
             finally:
                 taken_s = time.perf_counter() - began_s
+                self._targets.ejections.ended(sent, outcome)
                 site = self._targets[decision.target].site
                 way = Way(*origin, self._geography.estimate(site, self._clock()).source)
                 self._record(under_way, decision, reason, answer, taken_s, outcome, way)
@@ -164,7 +166,7 @@ class Dispatcher:
         tiers = prefer & (wanted.tiers or prefer)
         if tiers:
             found = self._choose(key, wanted._replace(tiers=tiers, tier=None))
-            if isinstance(found, Decision):
+            if isinstance(found, Decision) and found.reason != "last_resort":
                 return found, True
         return self._choose(key, wanted), False
 

@@ -47,9 +47,17 @@ class GatewayCollector(Collector):
         up = GaugeMetricFamily(
             "prime_spark_gateway_target_up", "1 while the target answers.", labels=("target",)
         )
+        ejected = GaugeMetricFamily(
+            "prime_spark_gateway_target_ejected",
+            "1 while it gets no requests because it failed too many.",
+            labels=("target",),
+        )
+        now_ejected = self._targets.ejections.now()
         for target in self._targets:
             up.add_metric((target.name,), float(target.is_up))
+            ejected.add_metric((target.name,), float(target.name in now_ejected))
         yield up
+        yield ejected
         yield GaugeMetricFamily(
             "prime_spark_gateway_body_bytes", "Request bodies held now.", value=self._budget.used
         )

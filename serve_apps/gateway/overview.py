@@ -16,10 +16,15 @@ def target_overview(
     targets: TargetTable, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[Mapping[str, str]], dict[str, Any]]:
     """Return a reader of the target table; it takes no query parameters. clock: the targets'."""
-    return lambda _: {"targets": [_document(target, clock()) for target in targets]}
+
+    def read(_: Mapping[str, str]) -> dict[str, Any]:
+        ejected, now = targets.ejections.now(), clock()
+        return {"targets": [_document(target, target.name in ejected, now) for target in targets]}
+
+    return read
 
 
-def _document(target: AnyTarget, now: float) -> dict[str, Any]:
+def _document(target: AnyTarget, is_ejected: bool, now: float) -> dict[str, Any]:
     models: dict[tuple[str, str], list[LoadReport]] = {}
     failures: dict[tuple[str, str], Failure] = {}
     for report in target.reports:
@@ -30,7 +35,7 @@ def _document(target: AnyTarget, now: float) -> dict[str, Any]:
         "name": target.name,
         "tier": target.tier,
         "site": target.site,
-        "state": _state(target),
+        "state": _state(target, is_ejected),
         "problem": target.problem,
         "replicas": len(target.reports),
         "models": [
@@ -68,7 +73,9 @@ def _known(known: Target, now: float) -> dict[str, Any]:
     }
 
 
-def _state(target: AnyTarget) -> str:
+def _state(target: AnyTarget, is_ejected: bool) -> str:
     if not target.is_up:
         return "down"
-    return "silent" if target.is_silent else "up"
+    if target.is_silent:
+        return "silent"
+    return "ejected" if is_ejected else "up"

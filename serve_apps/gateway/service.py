@@ -80,6 +80,8 @@ class GatewayService:
             for target in self._targets
             if not target.is_up or target.is_silent
         ]
+        ejected = sorted(self._targets.ejections.now())
+        reasons += [f"target {name} is left alone for a while: it fails" for name in ejected]
         if self._catalogue.problem:
             reasons.append(f"the registry cannot be read: {self._catalogue.problem}")
         for (model, version), where in failures(self._targets).items():

@@ -26,6 +26,8 @@ from edge_runtime.errors import DeadlineExceeded, Overloaded, PrimeSparkError, U
 from edge_runtime.protocol.types import InferRequest, ModelStatistics
 from policies.cost import NO_BOOK, Rates
 from policies.routing import Request, RoutingTable, Target
+from policies.routing.ejection import EjectionRules
+from serve_apps.gateway.ejections import LOST, Ejections
 from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.knowledge import Key, Knowledge
 from serve_apps.model_sync import ModelSync
@@ -56,7 +58,7 @@ _JUST_LATE: Final = 1.001  # of its time; what was given up would have taken tha
 class TargetLost(Unavailable):
     """The target went away before it answered; the request may be repeated elsewhere."""
 
-    code = "target_lost"
+    code = LOST
 
 
 class Backing(Protocol):
@@ -413,14 +415,27 @@ AnyTarget = RemoteTarget | LocalTarget
 
 
 class TargetTable:
-    """All targets of a gateway; `run` probes them for ever."""
+    """All targets of a gateway; `run` probes them for ever.
 
-    def __init__(self, targets: Sequence[AnyTarget], geography: Geography | None = None) -> None:
+    ejection: when a target that fails is left alone, never when None; clock: that of the targets.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[AnyTarget],
+        geography: Geography | None = None,
+        ejection: EjectionRules | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._targets = {target.name: target for target in targets}
         self._local = [target for target in targets if isinstance(target, LocalTarget)]
         self._knowledge = Knowledge(geography)
         for target in targets:
             target.join(self._knowledge)
+        self.ejections = Ejections(self._knowledge, self._usable, ejection, clock)
+
+    def _usable(self) -> frozenset[str]:
+        return frozenset(t.name for t in self if t.is_up and not t.is_silent)
 
     def __iter__(self) -> Iterator[AnyTarget]:
         return iter(self._targets.values())
@@ -432,6 +447,7 @@ class TargetTable:
         """Return what routing knows of all targets for one model version, as of now."""
         for target in self._local:
             target.look(key)
+        self.ejections.now()
         return self._knowledge.table(key)
 
     def views(self, key: Key, tiers: frozenset[str]) -> list[Target]:

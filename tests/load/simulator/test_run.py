@@ -331,3 +331,18 @@ def test_a_caller_of_unknown_site_pays_for_the_way_to_every_place_as_at_the_gate
     )
     assert unknown.cost_usd == pytest.approx(1000 * 1e-6)
     assert known.cost_usd.max() == 0.0
+
+
+def test_a_job_that_was_given_up_leaves_the_queue_unless_it_is_computed() -> None:
+    bench = Bench("fifo", drops=False, max_batch=1)
+    running, given_up, last = (Job(0, 0.0, 9.0, 1.0, 1) for _ in range(3))
+    for job in (running, given_up, last):
+        bench.node.enqueue(job, 0.0)
+    before_s = bench.node.load(0.0).ahead_s[-1]
+    bench.node.cancel(running)
+    bench.node.cancel(given_up)
+    assert bench.node.length == 2
+    assert bench.node.load(0.0).ahead_s[-1] < before_s
+    bench.turn()
+    assert list(bench.ended) == [id(running), id(last)]
+    assert bench.ended[id(last)] == pytest.approx(0.10)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.routing import Decision, Request, RoutingTable, Target
-from policies.routing.classical import BY_RULE, RULES, uniform
+from policies.routing.classical import BY_RULE, RULES
 from policies.routing.delay import expected_delay
 from policies.routing.table import PEAK_S
 from tests.policies.routing.strategies import (
@@ -23,7 +23,6 @@ from tests.policies.routing.strategies import (
     usable_targets,
 )
 
-bits = st.integers(0, 2**64 - 1)
 some_rule = st.sampled_from(sorted(RULES))
 UNKNOWN_PRIOR_S = 1e-3
 FAST = Target("fast", "edge", "plant-a", prior_s=0.01)
@@ -86,32 +85,6 @@ def test_a_choice_asks_for_no_price_and_no_deadline_and_says_so(name: str) -> No
     assert isinstance(outcome, Decision)
     assert (outcome.target, outcome.reason) == ("fast", BY_RULE)
     assert (outcome.late, outcome.usd, outcome.spent) == (0.0, 0.0, None)
-
-
-# Draws.
-
-
-@settings(max_examples=160, deadline=None)
-@given(bits, st.integers(0, 1000))
-def test_a_draw_is_at_least_zero_and_less_than_one(draw: int, salt: int) -> None:
-    assert 0.0 <= uniform(draw, salt) < 1.0
-
-
-@settings(max_examples=100, deadline=None)
-@given(bits, st.integers(0, 1000), st.integers(1, 1000))
-def test_a_draw_with_another_salt_is_another_number(draw: int, salt: int, more: int) -> None:
-    assert uniform(draw, salt) != uniform(draw, salt + more)
-
-
-def test_draws_from_bits_that_are_alike_are_spread_evenly() -> None:
-    tenths = Counter(int(10 * uniform(draw)) for draw in range(10_000))
-    assert set(tenths) == set(range(10))
-    assert all(900 < count < 1100 for count in tenths.values())
-
-
-def test_draws_of_one_request_do_not_depend_on_each_other() -> None:
-    both = sum(uniform(d, 0) < 0.5 and uniform(d, 1) < 0.5 for d in range(10_000))
-    assert 2300 < both < 2700
 
 
 # random, round_robin

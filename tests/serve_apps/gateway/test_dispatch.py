@@ -21,6 +21,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.service import CallContext
 from policies.cost import Budget, Rates, Spending
 from policies.routing import Objective
+from policies.routing.ejection import EjectionRules
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import DEGRADED, Dispatched, Dispatcher
 from serve_apps.gateway.ledger import Ledger
@@ -35,11 +36,16 @@ EDGE = frozenset({"edge"})
 class Gateway:
     """A dispatcher over two places: the cloud, which is tried first, and the edge site lab."""
 
-    def __init__(self, places: Mapping[str, Place], wishes: Wishes | None = None) -> None:
+    def __init__(
+        self,
+        places: Mapping[str, Place],
+        wishes: Wishes | None = None,
+        ejection: EjectionRules | None = None,
+    ) -> None:
         self.clock = Clock()
         self.places = places
         self.targets = [remote(name, place, self.clock) for name, place in places.items()]
-        self.table = TargetTable(self.targets)
+        self.table = TargetTable(self.targets, ejection=ejection, clock=self.clock)
         self.log = DecisionLog()
         self.spending = Spending([Budget("all", 1.0, "day")])
         self.ledger = Ledger(spending=self.spending)
