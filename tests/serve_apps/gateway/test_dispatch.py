@@ -131,7 +131,7 @@ async def test_requests_are_counted_for_scaling_where_they_went_first(
     await gateway.send(site="lab")
     cloud.fail()
     await gateway.send(tier=None, site="dc")
-    gateway.table["cloud"].lose("a test took it away")
+    gateway.targets[0].lose("a test took it away")
     with pytest.raises(Unavailable):
         await gateway.send(tier="cloud")
     counts = gateway.arrivals.counts(gateway.table, 1.0)
