@@ -29,7 +29,9 @@ MODELS: Final = 64
 DAY_S: Final = 86400.0
 LOOK_FOR_SEASON_S: Final = 600.0
 # What a replica does in a second is taken to be a second of work, until it was seen for some.
-_PRIOR_S: Final = 5.0
+_PRIOR_S: Final = 0.5
+# Requests are counted, and one may have a thousand rows: then a replica does that many fewer.
+_WIDEST: Final = 1000.0
 _FORGET: Final = 0.5 ** (1 / 120)  # half of what was seen two minutes ago counts
 
 
@@ -93,7 +95,7 @@ class Ledger:
     def capacity(self) -> float:
         """Work that a busy replica does in a second, as seen lately."""
         found = (self._worked + _PRIOR_S) / (self._busy + _PRIOR_S)
-        return min(5.0, max(0.2, found))
+        return min(_WIDEST, max(1 / _WIDEST, found))
 
     def outlook(self, now: float, monotonic_s: float) -> Outlook:
         """Return what is there and what will come. monotonic_s: the same moment, on that clock."""

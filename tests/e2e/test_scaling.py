@@ -32,6 +32,7 @@ SETTINGS = {
     "INFERENCE__DOWNSCALE_DELAY_S": "3",
     "INFERENCE__SEASON_S": "100",
     "INFERENCE__START_S": "5",
+    "INFERENCE__UTILISATION": "0.05",  # so that a small machine can have a load for two
 }
 
 

@@ -63,6 +63,8 @@ def test_what_replicas_do_in_a_second_is_measured() -> None:
     assert _run(_ledger(), lambda _: 5, 400, busy=1.0).capacity == pytest.approx(0.51, abs=0.03)
     assert _run(_ledger(), lambda _: 5, 400, busy=0.25).capacity == pytest.approx(1.95, abs=0.1)
     assert _ledger().capacity == 1.0
+    # Requests of 64 rows each, where the time of one row is told.
+    assert _run(_ledger(), lambda _: 1, 400, busy=6.4).capacity == pytest.approx(1 / 64, rel=0.1)
 
 
 def test_a_peak_of_past_days_is_expected_after_a_restart_too(tmp_path: Path) -> None:
