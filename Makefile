@@ -110,6 +110,10 @@ bench-routing: setup  ## Routing rules side by side in the simulator, with marks
 faults-routing: setup  ## A real cluster whose edge box goes away for 5 minutes, then becomes slow
 	@$(BIN)/python -m load.routing.faults $(FAULTS)
 
+.PHONY: bench-scaling
+bench-scaling: setup  ## Scaling rules side by side in a simulator, with marks (SCALING="--trace FILE")
+	@$(BIN)/python -m load.scaling $(SCALING)
+
 .PHONY: soak-edge
 soak-edge: setup  ## The edge runtime under full load: does it grow? (SOAK_MINUTES=20)
 	@$(BIN)/python -m load.edge.soak --minutes $(SOAK_MINUTES)

@@ -54,6 +54,7 @@ class Home:
         """Create `run` for a cluster that starts. Raises Unavailable unless it is private."""
         _make_private(self.run)
         _make_private(self.scratch)
+        _make_private(self.scaling_run)
 
     @property
     def config(self) -> Path:
@@ -85,6 +86,21 @@ class Home:
     def budgets(self) -> Path:
         """What each gateway has spent of the budgets."""
         return self.root / "budgets"
+
+    @property
+    def scaling(self) -> Path:
+        """What came in past seasons, for forecasts."""
+        return self.root / "scaling"
+
+    @property
+    def scaling_run(self) -> Path:
+        """What gateways, forecaster and Serve's controller tell each other about scaling."""
+        return self.run / "scaling"
+
+    @property
+    def scaling_log(self) -> Path:
+        """Decisions about the number of replicas, one JSON object a line."""
+        return self.logs / "scaling.log"
 
     @property
     def identity(self) -> Path:

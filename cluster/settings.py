@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, cast, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -149,11 +149,20 @@ class RoutingSettings(Section):
         return tuple((pattern, cast("Objective", objective)) for pattern, _, objective in parts)
 
 
+SEASON_STARTS: Final = 9.6
+
+
 class InferenceSettings(Section):
     """Autoscaling of the cloud tier; the edge tier keeps min_replicas.
 
     One replica by default: its engine uses all processors of a machine, and a second one beside
     it would only share them. Raise max_replicas with the number of cloud machines.
+
+    scaling: `reactive` follows the requests in progress, `predictive` a forecast of what will come,
+    and the former while that is no good. season_s: after which traffic repeats, 0 to find out;
+    start_s: what a new replica takes to serve; utilisation: share of its time that a replica may be
+    given by a forecast; budget_replicas: most replicas on average over any hour; spare_edge: plan
+    as if the work of the busiest edge site came to the cloud.
     """
 
     min_replicas: Count = 1
@@ -161,11 +170,25 @@ class InferenceSettings(Section):
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
     upscale_delay_s: Seconds = 3.0
     downscale_delay_s: Seconds = 60.0
+    scaling: Literal["reactive", "predictive"] = "reactive"
+    season_s: Annotated[float, Field(ge=0)] = 86400.0
+    start_s: Seconds = 10.0
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.9
+    budget_replicas: Annotated[float, Field(ge=1)] | None = None
+    spare_edge: bool = False
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas is more than max_replicas")
+        if self.budget_replicas is not None:
+            if self.scaling != "predictive":
+                raise ValueError("budget_replicas needs scaling 'predictive'")
+            if self.budget_replicas < self.min_replicas:
+                raise ValueError("budget_replicas does not pay for min_replicas")
+        # As `policies.scaling.Season.of`, which needs numpy.
+        if 0 < self.season_s < SEASON_STARTS * self.start_s:
+            raise ValueError(f"season_s is {SEASON_STARTS:g} times start_s at least, or 0")
         return self
 
 

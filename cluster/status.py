@@ -108,6 +108,11 @@ def read_targets(settings: Settings) -> list[dict[str, Any]]:
     return targets
 
 
+def read_deployments(settings: Settings) -> Sequence[Row]:
+    """Return Serve's deployments and how many replicas each has. Raises Unavailable."""
+    return _deployments(Home.at(settings.home), Endpoints.of(settings))
+
+
 def _nodes(home: Home, endpoints: Endpoints) -> Sequence[Row]:
     found = _dashboard(home, endpoints, "/api/v0/nodes?detail=1")["data"]["result"]["result"]
     rows = [

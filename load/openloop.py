@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,13 +51,13 @@ class OpenLoop:
 
     async def run(self, rate_per_s: float, duration_s: float, rng: random.Random) -> None:
         """Send at a rate for a time, then wait until everything was answered or lost."""
+        await self.replay(_poisson(rate_per_s, duration_s, rng))
+
+    async def replay(self, due_s: Iterable[float]) -> None:
+        """Send at moments (seconds from now, ascending), then wait as `run` does."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        due = began
-        while True:
-            due += rng.expovariate(rate_per_s)
-            if due - began > duration_s:
-                break
+        for due in (began + each for each in due_s):
             # Even when sending is behind: answers are read meanwhile.
             await asyncio.sleep(max(0.0, due - loop.time()))
             self._dispatch(loop.time, began, due)
@@ -119,6 +119,13 @@ class OpenLoop:
         self._pending -= 1
         if self._is_over and not self._pending:
             self._idle.set()
+
+
+def _poisson(rate_per_s: float, duration_s: float, rng: random.Random) -> Iterator[float]:
+    due = rng.expovariate(rate_per_s)
+    while due <= duration_s:
+        yield due
+        due += rng.expovariate(rate_per_s)
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from cluster.config import Settings, load_settings
@@ -29,6 +29,7 @@ from edge_runtime.errors import PrimeSparkError, Unavailable
 from serve_apps.edge_forwarder import EdgeForwarder
 from serve_apps.gateway.app import Gateway
 from serve_apps.inference import Inference
+from serve_apps.scaling.forecaster import Forecaster
 
 NAMESPACE: Final = "prime-spark"
 GATEWAY_ONGOING: Final = 4096  # the front door and the engines bound the work, not Serve
@@ -70,6 +71,8 @@ def deploy(settings: Settings, address: str | None) -> None:
         applications = {"cloud": _inference(settings, "cloud", settings.site)}
         if settings.edge.enabled:
             applications["edge"] = _edge(settings)
+        if _is_predictive(settings):
+            applications["scaling"] = _forecaster(settings)
         applications["gateway"] = _gateway(settings)
         for name in applications:
             _say(name, "deploying")
@@ -165,16 +168,50 @@ def _scaling(settings: Settings, tier: str) -> dict[str, Any]:
     most = scale.max_replicas if tier == "cloud" else scale.min_replicas
     if most == scale.min_replicas:
         return {"num_replicas": most}
-    return {
-        "autoscaling_config": AutoscalingConfig(
-            min_replicas=scale.min_replicas,
-            initial_replicas=scale.min_replicas,
-            max_replicas=most,
-            target_ongoing_requests=scale.target_ongoing_requests,
-            upscale_delay_s=scale.upscale_delay_s,
-            downscale_delay_s=scale.downscale_delay_s,
-        )
+    config: dict[str, Any] = {
+        "min_replicas": scale.min_replicas,
+        "initial_replicas": scale.min_replicas,
+        "max_replicas": most,
+        "target_ongoing_requests": scale.target_ongoing_requests,
+        "upscale_delay_s": scale.upscale_delay_s,
+        "downscale_delay_s": scale.downscale_delay_s,
     }
+    if _is_predictive(settings):
+        home = Home.at(settings.home)
+        config["policy"] = AutoscalingPolicy(
+            policy_function="serve_apps.scaling.policy:PredictivePolicy",
+            policy_kwargs={
+                "settings": settings.model_dump(mode="json"),
+                "run": str(home.scaling_run),
+                "log": str(home.scaling_log),
+            },
+        )
+        # The rule has delays of its own; Serve would add its on top.
+        config["upscale_delay_s"] = config["downscale_delay_s"] = 0.0
+    return {"autoscaling_config": AutoscalingConfig(**config)}
+
+
+def _is_predictive(settings: Settings) -> bool:
+    scale = settings.inference
+    return scale.scaling == "predictive" and scale.max_replicas > scale.min_replicas
+
+
+def _forecaster(settings: Settings) -> Any:
+    deployment: Any = serve.deployment(
+        Forecaster,
+        name="Forecaster",
+        num_replicas=1,
+        # Where the gateways and Serve's controller are: they share files.
+        ray_actor_options={
+            "num_cpus": 0,
+            "label_selector": {TIER_LABEL: "cloud", SITE_LABEL: settings.site},
+        },
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=5.0,
+        graceful_shutdown_wait_loop_s=0.5,
+    )
+    return deployment.bind(settings)
 
 
 def _gateway(settings: Settings) -> Any:

@@ -12,7 +12,19 @@ from typing import Annotated, Final
 
 import typer
 
-from cluster.cli import access, cost, edge, life, models, node, routing, settings, sites, whatif
+from cluster.cli import (
+    access,
+    cost,
+    edge,
+    life,
+    models,
+    node,
+    routing,
+    scaling,
+    settings,
+    sites,
+    whatif,
+)
 from cluster.cli.context import Invocation, pairs
 from edge_runtime.errors import (
     Conflict,
@@ -41,7 +53,7 @@ A first round: `prime-spark up` starts a cluster, `prime-spark status` shows it,
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-for part in (life, routing, access, models, sites, node, edge, cost, whatif, settings):
+for part in (life, routing, access, models, sites, node, edge, cost, whatif, scaling, settings):
     part.add_to(app)
 
 

@@ -43,7 +43,7 @@ def markdown(
         "",
         "| where | mark | limit | found (least to most) | held |",
         "|---|---|---|---|---|",
-        *(_mark(verdict) for verdict in document["marks"]),
+        *(mark_row(verdict) for verdict in document["marks"]),
         "",
     ]
     for trace in traces:
@@ -51,7 +51,8 @@ def markdown(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _mark(verdict: Mapping[str, Any]) -> str:
+def mark_row(verdict: Mapping[str, Any]) -> str:
+    """Return the row of a verdict in a table of marks."""
     mark, found = verdict["mark"], verdict["found"]
     sign = "≤" if mark["how"] == "at_most" else "≥"
     return (

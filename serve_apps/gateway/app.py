@@ -29,6 +29,7 @@ from edge_runtime.protocol.gate import Gate
 from edge_runtime.protocol.grpc_service import build_grpc_server
 from edge_runtime.protocol.rest import ExtraRoute, build_rest_app
 from policies.cost import Spending
+from serve_apps.gateway.arrivals import Arrivals
 from serve_apps.gateway.backing import HandleBacking
 from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.catalogue import Catalogue
@@ -48,6 +49,7 @@ from serve_apps.gateway.wishes import Wishes
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
+from serve_apps.scaling.spool import OutlookReader
 from serve_apps.tasks import end
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,11 @@ class Gateway:
         ledger = Ledger(requests, spending)
         routing = settings.routing
         wishes = Wishes(routing.rule, routing.objective, routing.by_model())
-        dispatcher = Dispatcher(targets, log, ledger=ledger, wishes=wishes, geography=geography)
+        arrivals = Arrivals()
+        outlook = OutlookReader(home.scaling_run, time.monotonic).read
+        dispatcher = Dispatcher(
+            targets, log, ledger=ledger, wishes=wishes, geography=geography, arrivals=arrivals
+        )
         service = GatewayService(catalogue, targets, dispatcher, registry, version, budgets)
         self._closing.push_async_callback(service.shadows.close)
         authenticator = Authenticator(
@@ -114,7 +120,9 @@ class Gateway:
             service,
             authenticator,
             limits,
-            metrics_text(engine, log, targets, budget, gate, ledger, budgets, service.shadows),
+            metrics_text(
+                engine, log, targets, budget, gate, ledger, budgets, service.shadows, outlook
+            ),
             budget,
             gate,
             extra=(
@@ -143,6 +151,8 @@ class Gateway:
             works.append(budgets.run())
         if geography.geoip is not None:
             works.append(geography.geoip.run())
+        if settings.inference.scaling == "predictive":
+            works.append(arrivals.run(home.scaling_run, slot.number, targets))
         self._tasks += [loop.create_task(work) for work in works]
         logger.info("gateway slot %d serves", slot.number)
 

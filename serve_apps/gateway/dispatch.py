@@ -27,6 +27,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.service import CallContext
 from edge_runtime.protocol.types import InferRequest
 from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, decide
+from serve_apps.gateway.arrivals import CLOUD, Arrivals
 from serve_apps.gateway.decisions import DecisionLog, DecisionRecord, Way
 from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.ledger import Attempt, Ledger
@@ -50,7 +51,8 @@ class Dispatched:
 class Dispatcher:
     """Routes requests over a target table.
 
-    wall: unix seconds, for the log only; clock: that of the targets; wishes: how to choose.
+    wall: unix seconds, for the log only; clock: that of the targets; wishes: how to choose;
+    arrivals: counts for scaling.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class Dispatcher:
         ledger: Ledger | None = None,
         wishes: Wishes | None = None,
         geography: Geography | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
+        self._arrivals = arrivals or Arrivals()
         self._geography = geography or Geography()
         self._wishes = wishes or Wishes()
         self._rule = self._wishes.decides
@@ -104,6 +108,8 @@ class Dispatcher:
             decision, is_cheap = self._decide(under_way, excluded, prefer)
             if isinstance(decision, NoTarget) and spare:
                 decision, is_cheap = self._decide(under_way, frozenset(), prefer)
+            if attempt == 1:
+                self._count(request.model, decision, wanted)
             if isinstance(decision, NoTarget):
                 raise failed or self._refused(under_way, _no_target(request.model, decision))
             if isinstance(decision, Hopeless):
@@ -169,6 +175,13 @@ class Dispatcher:
             if isinstance(found, Decision) and found.reason != "last_resort":
                 return found, True
         return self._choose(key, wanted), False
+
+    def _count(self, model: str, outcome: Outcome, wanted: Request) -> None:
+        """Count where a request goes; one that nobody can take asks for more cloud replicas."""
+        if isinstance(outcome, Decision):
+            self._arrivals.came(model, outcome.target)
+        elif wanted.tier in (None, CLOUD) and (wanted.tiers is None or CLOUD in wanted.tiers):
+            self._arrivals.came(model)
 
     def _choose(self, key: tuple[str, str], wanted: Request) -> Outcome:
         return decide(wanted, self._targets.known(key), self._clock(), self._rule)

@@ -18,6 +18,7 @@ from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.shadows import Shadows
 from serve_apps.gateway.targets import TargetTable
+from serve_apps.scaling.spool import Outlook
 
 
 class GatewayCollector(Collector):
@@ -148,6 +149,30 @@ class ShadowCollector(Collector):
         yield found
 
 
+class ScalingCollector(Collector):
+    """Yields what the forecaster says. outlook: reads it, None where there is none."""
+
+    def __init__(self, outlook: Callable[[], Outlook | None]) -> None:
+        self._outlook = outlook
+
+    def collect(self) -> Iterator[Metric]:
+        work = GaugeMetricFamily(
+            "prime_spark_scaling_work_ratio",
+            "Work for the cloud tier, in replicas that it keeps fully busy.",
+            labels=("when",),
+        )
+        usable = GaugeMetricFamily(
+            "prime_spark_scaling_forecast_usable", "1 while scaling may follow the forecast."
+        )
+        found = self._outlook()
+        if found is not None and found.capacity > 0:
+            work.add_metric(("now",), found.fast_rate / found.capacity)
+            work.add_metric(("expected",), found.peak / found.capacity)
+            usable.add_metric((), float(not found.why_not))
+        yield work
+        yield usable
+
+
 def metrics_text(
     engine: Engine,
     log: DecisionLog,
@@ -157,6 +182,7 @@ def metrics_text(
     ledger: Ledger,
     budgets: Budgets,
     shadows: Shadows,
+    outlook: Callable[[], Outlook | None] = lambda: None,
 ) -> Callable[[], tuple[bytes, str]]:
     """Return what `/metrics` answers with, over a registry of its own (nothing global)."""
     registry = CollectorRegistry()
@@ -164,4 +190,5 @@ def metrics_text(
     registry.register(GatewayCollector(log, targets, budget, gate))
     registry.register(CostCollector(ledger, budgets))
     registry.register(ShadowCollector(shadows))
+    registry.register(ScalingCollector(outlook))
     return lambda: (generate_latest(registry), CONTENT_TYPE_LATEST)

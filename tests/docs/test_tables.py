@@ -23,6 +23,7 @@ from edge_runtime.protocol.grpc_service import grpc_status
 from edge_runtime.protocol.rest import http_status
 from policies.cost import Spending
 from policies.routing.types import REASONS
+from policies.scaling import REASONS as SCALING_REASONS
 from serve_apps.gateway.budgets import Budgets
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import DEGRADED, FAILOVER, Dispatcher
@@ -133,3 +134,8 @@ def test_every_dependency_has_its_reason_and_no_other_is_named() -> None:
 def test_a_revoked_key_is_refused_as_soon_as_the_pages_say() -> None:
     for page in ("how-to/credentials.md", "security/index.md"):
         assert re.search(rf"within {CACHE_S:g} s", (DOCS / page).read_text("utf-8"))
+
+
+def test_the_scaling_reasons_are_those_that_decisions_give() -> None:
+    shown = dict(table("explanation/scaling.md", "scaling reason"))
+    assert shown == SCALING_REASONS

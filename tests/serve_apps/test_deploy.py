@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     )
 
     from serve_apps import deploy
+    from serve_apps.scaling.policy import PredictivePolicy
 
 
 @pytest.fixture
@@ -58,6 +59,22 @@ def test_the_cloud_scales_within_the_settings_and_an_edge_node_does_not(
     assert (scale.upscale_delay_s, scale.downscale_delay_s) == (3.0, 40.0)
     edge = _deployment(deploy._inference(settings, "edge", "lab"))._deployment_config
     assert (edge.autoscaling_config, edge.num_replicas) == (None, 2)
+
+
+def test_predictive_scaling_has_a_policy_and_a_forecaster_beside_it(settings: Settings) -> None:
+    assert not deploy._is_predictive(settings)
+    scale = settings.inference.model_copy(update={"scaling": "predictive"})
+    settings = settings.model_copy(update={"inference": scale})
+    found = _deployment(deploy._inference(settings, "cloud", "dc"))._deployment_config
+    policy = found.autoscaling_config.policy
+    made = policy.get_policy()(**policy.policy_kwargs)
+    assert isinstance(made, PredictivePolicy)
+    # The rule keeps the delays; Serve must not add its own to them.
+    delays = (found.autoscaling_config.upscale_delay_s, found.autoscaling_config.downscale_delay_s)
+    assert delays == (0.0, 0.0)
+    forecaster = _deployment(deploy._forecaster(settings))
+    assert forecaster._deployment_config.num_replicas == 1
+    assert forecaster.ray_actor_options["label_selector"][SITE_LABEL] == "dc"
 
 
 def test_as_many_gateways_run_as_the_settings_say_and_in_the_cloud(settings: Settings) -> None:

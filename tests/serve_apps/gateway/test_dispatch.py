@@ -22,6 +22,7 @@ from edge_runtime.protocol.service import CallContext
 from policies.cost import Budget, Rates, Spending
 from policies.routing import Objective
 from policies.routing.ejection import EjectionRules
+from serve_apps.gateway.arrivals import Arrivals
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import DEGRADED, Dispatched, Dispatcher
 from serve_apps.gateway.ledger import Ledger
@@ -49,6 +50,7 @@ class Gateway:
         self.log = DecisionLog()
         self.spending = Spending([Budget("all", 1.0, "day")])
         self.ledger = Ledger(spending=self.spending)
+        self.arrivals = Arrivals()
         self.dispatcher = Dispatcher(
             self.table,
             self.log,
@@ -56,6 +58,7 @@ class Gateway:
             clock=self.clock,
             ledger=self.ledger,
             wishes=wishes,
+            arrivals=self.arrivals,
         )
 
     def send(
@@ -126,6 +129,20 @@ async def test_an_answer_says_where_it_came_from_and_the_log_says_why(gateway: G
     assert (record["id"], record["model"], record["version"]) == ("r1", "m", "1")
     assert [v["target"] for v in record["considered"]] == ["cloud", "edge/lab"]
     assert gateway.story == [("edge/lab", "origin_site", 1, "ok")]
+
+
+async def test_requests_are_counted_for_scaling_where_they_went_first(
+    gateway: Gateway, cloud: Place
+) -> None:
+    await gateway.send(site="lab")
+    cloud.fail()
+    await gateway.send(tier=None, site="dc")
+    gateway.targets[0].lose("a test took it away")
+    with pytest.raises(Unavailable):
+        await gateway.send(tier="cloud")
+    counts = gateway.arrivals.counts(gateway.table, 1.0)
+    # A repeat is no arrival, and what nobody can take asks for the cloud.
+    assert counts.came == {"m": {"edge/lab": 1, "cloud": 2}}
 
 
 async def test_a_caller_who_insists_on_a_tier_gets_it_or_nothing(
