@@ -240,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plan": {
             "seeds": options.seeds,
             "utilisation": options.utilisation,
+            "calm_s": options.calm_s,
             "miss_usd": options.miss_usd,
         },
         "scenarios": [

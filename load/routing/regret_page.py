@@ -14,12 +14,13 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
     """Return the page. name: of the JSON and SVG files beside it."""
     machine, plan = document["machine"], document["plan"]
     lines = [
-        "# Regret of the learned rule",
+        f"# Regret of the learned rule{_only(document['scenarios'])}",
         "",
         f"{machine['date']}, commit `{machine['commit'][:12]}`"
         f"{' with local changes' if machine['has_local_changes'] else ''}. Simulated: "
         f"{plan['seeds']} seeds, {plan['utilisation']:.0%} utilisation, queues by deadline; "
-        f"`python -m load.routing.regret`. Raw results: [{name}.json]({name}.json).",
+        f"`python -m load.routing.regret --seeds {plan['seeds']} --calm-s {plan['calm_s']:g}`. "
+        f"Raw results: [{name}.json]({name}.json).",
         "",
         f"Cost of a request: its price, and {1e6 * plan['miss_usd']:g} micro-dollars for a missed "
         "deadline. Regret is by how much that is more than what the omniscient router had to pay "
@@ -35,6 +36,11 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
     for scenario in document["scenarios"]:
         lines += _table(scenario)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _only(scenarios: Sequence[Mapping[str, Any]]) -> str:
+    """Return what tells a page of one scenario from that of all."""
+    return f": {scenarios[0]['name']}" if len(scenarios) == 1 else ""
 
 
 def _table(scenario: Mapping[str, Any]) -> Iterator[str]:
