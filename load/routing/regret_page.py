@@ -103,22 +103,30 @@ def draw(path: Path, document: Mapping[str, Any]) -> None:
     for panel, below, scenario in zip(*grid, scenarios, strict=True):
         _panel(panel, below, scenario)
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), fontsize=7)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    columns = min(len(labels), 2 * len(scenarios))
+    figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=6)
+    figure.tight_layout(rect=(0, 0.13 if columns < len(labels) else 0.05, 1, 1))
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
 def _panel(panel: Any, below: Any, scenario: Mapping[str, Any]) -> None:
-    for name, found in scenario["rules"].items():
+    for index, (name, found) in enumerate(scenario["rules"].items()):
         if name == scenario["oracle"]:
             continue
         curve = found["curve_usd"]
         at_s = [scenario["duration_s"] * (i + 1) / len(curve) for i in range(len(curve))]
         is_bound = name.startswith("omniscient")
-        panel.plot(at_s, curve, label=name, linewidth=1.0, linestyle=":" if is_bound else "-")
+        panel.plot(
+            at_s,
+            curve,
+            label="the other omniscient" if is_bound else name,
+            linewidth=1.0,
+            linestyle=":" if is_bound else "-",
+            color="black" if is_bound else f"C{index}",
+        )
         if found["believed"]:
-            below.plot(at_s, found["believed"], label=name, linewidth=1.0)
+            below.plot(at_s, found["believed"], linewidth=1.0, color=f"C{index}")
     panel.axhline(0.0, linewidth=0.5, color="grey")
     panel.set_title(scenario["name"], fontsize=9)
     panel.set_ylabel("cumulative regret, $", fontsize=8)
