@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from policies.routing import utility
-from policies.routing.classical import uniform
 from policies.routing.context import context
+from policies.routing.draws import uniform
 from policies.routing.learner import Foreseen, Learner
 from policies.routing.table import RoutingTable
 from policies.routing.types import Decision, Outcome, Request, Target, Verdict

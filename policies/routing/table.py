@@ -29,8 +29,8 @@ from policies.routing.lateness import (
     hurry,
     late_share,
 )
-from policies.routing.prequal import Probe, ProbePool
 from policies.routing.learner import Learner
+from policies.routing.prequal import Probe, ProbePool
 from policies.routing.reliability import Line, Reliability
 from policies.routing.sizes import SizeModel
 from policies.routing.types import (
