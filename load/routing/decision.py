@@ -24,11 +24,23 @@ import psutil
 from load.bench.machine import describe
 from load.edge.marks import Found, Mark, Verdict, judge
 from load.edge.soak import line
-from policies.routing import Decision, Load, Request, RoutingTable, Target, choose
+from policies.routing import (
+    Decision,
+    Load,
+    Objective,
+    Request,
+    RoutingTable,
+    Rule,
+    Target,
+    choose,
+    learned,
+)
+from policies.routing.learner import Learner
 from policies.routing.types import SLACKS
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 LIMITS_US: Final = {8: 25.0, 1024: 150.0}
+LEARNED_LIMIT_US: Final = 60.0  # with 8 targets
 SIZES: Final = (3, 8, 64, 1024)
 GROWTH_MB: Final = 2.0  # what the allocator may keep for itself
 
@@ -81,9 +93,23 @@ def example_load(rng: random.Random, service_s: float) -> Load:
     )
 
 
-def measure(count: int, decisions: int, seed: int = 1) -> dict[str, Any]:
-    """Time decisions, and what goes with them, over a table of so many targets."""
+class Believed(Learner):
+    """A model that is believed from the first request on."""
+
+    __slots__ = ()
+
+    def is_believed(self, objective: Objective) -> bool:
+        return True
+
+
+def measure(count: int, decisions: int, seed: int = 1, rule: Rule = choose) -> dict[str, Any]:
+    """Time decisions, and what goes with them, over a table of so many targets.
+
+    rule: that of the model is measured as it is while the model is believed.
+    """
     table, rng = full_table(count, seed), random.Random(seed)  # noqa: S311 (which request comes)
+    if rule is learned.choose:
+        table.learner = Believed()
     now = table.targets[0].heard_at
     requests = [example_request(rng) for _ in range(64)]
     loads = [example_load(rng, 0.02) for _ in range(64)]
@@ -93,7 +119,7 @@ def measure(count: int, decisions: int, seed: int = 1) -> dict[str, Any]:
         now += 0.001
         request = requests[index % 64]
         began = time.perf_counter()
-        decision = choose(request, table, now)
+        decision = rule(request, table, now)
         decided = time.perf_counter()
         if not isinstance(decision, Decision):
             raise RuntimeError("a table in which nothing may serve is no measure")
@@ -138,13 +164,21 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
     return {"p50": 1e6 * cuts[49], "p99": 1e6 * cuts[98]}
 
 
-def verdicts(measured: Sequence[dict[str, Any]], grown_mb: float, decisions: int) -> list[Verdict]:
+def verdicts(
+    measured: Sequence[dict[str, Any]],
+    learned_rule: Sequence[dict[str, Any]],
+    grown_mb: float,
+    decisions: int,
+) -> list[Verdict]:
     """Judge the rounds: the median of the rounds' medians counts."""
     found: list[Verdict] = []
     for count, limit_us in LIMITS_US.items():
         p50 = [m["decision_us"]["p50"] for m in measured if m["targets"] == count]
         mark = Mark(f"{count} targets", "p50 of a decision", "us", "at_most", limit_us)
         found.append(judge(mark, Found.median(p50)))
+    p50 = [m["decision_us"]["p50"] for m in learned_rule]
+    mark = Mark("8 targets", "p50 of a decision by the model", "us", "at_most", LEARNED_LIMIT_US)
+    found.append(judge(mark, Found.median(p50)))
     mark = Mark("8 targets", f"growth over {decisions:,} decisions", "MB", "at_most", GROWTH_MB)
     return [*found, judge(mark, Found(grown_mb, grown_mb, grown_mb))]
 
@@ -168,10 +202,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed in range(1, options.rounds + 1)
         for count in SIZES
     ]
-    marks = verdicts(measured, growth_mb(options.long), options.long)
+    by_model = [
+        measure(8, options.decisions, seed, learned.choose) for seed in range(1, options.rounds + 1)
+    ]
+    marks = verdicts(measured, by_model, growth_mb(options.long), options.long)
     document: dict[str, Any] = {
         "machine": describe(CHECKOUT),
         "measured": measured,
+        "learned": by_model,
         "marks": [asdict(verdict) for verdict in marks],
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -182,6 +220,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tail = statistics.median(m["decision_us"]["p99"] for m in rows)
         keep = statistics.median(m["table_us"]["p50"] for m in rows)
         print(f"{count:5} targets: decision p50 {decide:.1f} us, p99 {tail:.1f}; table {keep:.1f}")
+    decide = statistics.median(m["decision_us"]["p50"] for m in by_model)
+    tail = statistics.median(m["decision_us"]["p99"] for m in by_model)
+    keep = statistics.median(m["table_us"]["p50"] for m in by_model)
+    print(f"by the model: decision p50 {decide:.1f} us, p99 {tail:.1f}; table {keep:.1f}")
     for verdict in document["marks"]:
         print(line(verdict))
     return 0 if all(verdict.is_met for verdict in marks) else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from policies.routing import Objective, Rule, choose
+from policies.routing import Objective, Rule, choose, learned
 from policies.routing.classical import PROBED, RULES
 from policies.routing.prequal import PROBES
 
@@ -39,6 +39,8 @@ SUBJECTS: Final[dict[str, Subject]] = {
     "latency": Subject(choose, "latency", replies=True),
     "balanced": Subject(choose, "balanced", replies=True),
     "cost": Subject(choose, "cost", replies=True),
+    "learned_latency": Subject(learned.choose, "latency", replies=True),
+    "learned": Subject(learned.choose, "balanced", replies=True),
     "omniscient": Subject(None),
 }
 # With queues by deadline: the rules that are worth it, and ours.
@@ -50,5 +52,7 @@ SERIOUS: Final = (
     "latency",
     "balanced",
     "cost",
+    "learned_latency",
+    "learned",
     "omniscient",
 )

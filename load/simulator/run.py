@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -22,8 +22,18 @@ from load.simulator.omniscient import finish_at
 from load.simulator.place import Place
 from load.simulator.probes import Probes
 from load.simulator.trace import Trace
-from load.simulator.world import Discipline, NodeSpec, World
-from policies.routing import Decision, Load, Objective, Request, RoutingTable, Rule, decide
+from load.simulator.world import Discipline, NodeSpec, PriceChange, World
+from policies.routing import (
+    Decision,
+    Load,
+    Objective,
+    Request,
+    RoutingTable,
+    Rule,
+    Verdict,
+    decide,
+)
+from policies.routing.utility import WEIGHTS, scores
 
 MOST_ATTEMPTS: Final = 3
 CHECK_S: Final = 0.25
@@ -33,7 +43,10 @@ _AWAKE_S: Final = 4.0  # before the quiet ends, so that all is known again
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is set up. rule None: the omniscient router of shortest delay.
+    """How a run is set up. rule None: the omniscient router.
+
+    oracle: what that takes, the shortest delay or the least score of objective `balanced` with true
+    delays in place of estimates.
 
     trace: at each site, at the rate that loads the world by `utilisation`; a Replay comes once, as
     it was recorded. objective: of all requests; None: what was recorded of each. probes: sent with
@@ -52,6 +65,7 @@ class Plan:
     seed: int = 1
     probes: int = 0
     hedge: bool = False
+    oracle: Literal["delay", "cost"] = "delay"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +177,8 @@ class Simulation:
                 phase = float(self._rng.random()) * world.report_s
                 self.at(phase, self._report, (gateway, name))
             self.at(float(self._rng.random()) * CHECK_S, self._check, gateway)
+        for change in world.price_changes:
+            self.at(change.at_s, self._price_changes, change)
         draws = self._rng.integers(0, 2**63, len(jobs)).tolist()
         self._open = len(jobs)
         self._end_s = jobs[-1].arrived
@@ -213,7 +229,7 @@ class Simulation:
         )
         self._probes.ask(gateway, job.model, request, now)
         if self.plan.rule is None:
-            node = self._omniscient(job, now)
+            node = self._omniscient(job, request, now)
             if node is None:
                 self._close(job, "refused")
                 return
@@ -367,6 +383,17 @@ class Simulation:
         gateway, name, loads, at = value
         gateway.heard(name, loads, at)
 
+    def _price_changes(self, now: float, change: PriceChange) -> None:
+        place = self._places[change.target]
+        usd_per_s, usd_per_byte = change.usd_per_s, change.usd_per_byte
+        for node in place.nodes:
+            node.spec = replace(node.spec, usd_per_s=usd_per_s, usd_per_byte=usd_per_byte)
+        place.spec = place.nodes[0].spec
+        for gateway in self._all_gateways():
+            for table in gateway.tables.values():
+                if place.name in table:
+                    table.change(place.name, usd_per_s=usd_per_s, usd_per_byte=usd_per_byte)
+
     def _check(self, now: float, gateway: Gateway) -> None:
         gateway.check(now, self.plan.world.dead_s - CHECK_S)
         self._probes.ask_if_idle(gateway, now)
@@ -385,10 +412,11 @@ class Simulation:
                 turns = max(1.0, (next_at - _AWAKE_S - now) // every_s)
         self.at(now + turns * every_s, call, value)
 
-    def _omniscient(self, job: Job, now: float) -> Node | None:
-        """Return where this request would finish first, all being known."""
+    def _omniscient(self, job: Job, request: Request, now: float) -> Node | None:
+        """Return where this request would finish first, or cost least, all being known."""
         gateway: Gateway = job.gateway
-        best: tuple[float, str] | None = None
+        nodes: list[Node] = []
+        found: list[Verdict] = []
         for name, node in self._nodes.items():
             spec = node.spec
             if self.plan.world.cut_since(gateway.site, spec.site, now) is not None:
@@ -403,11 +431,22 @@ class Simulation:
             job.due = job.deadline - 0.5 * way_s
             node.measure(job)
             ends = finish_at(node, job, now, now + 0.5 * way_s) + 0.5 * way_s
-            if best is None or (ends, name) < best:
-                best = (ends, name)
-        if best is None or (self.plan.drops and best[0] > job.deadline):
+            usd = spec.usd_per_s * node.batch_s((job.work,))
+            if spec.site != job.origin_site:
+                usd += spec.usd_per_byte * request.moved_bytes
+            nodes.append(node)
+            found.append(Verdict(name, ends - now, None, float(ends > job.deadline), usd))
+        if not nodes or (self.plan.drops and all(verdict.late for verdict in found)):
             return None
-        return self._nodes[best[1]]
+        score = [verdict.expected_s for verdict in found]
+        if self.plan.oracle == "cost":
+            table = gateway.tables[job.model]
+            targets = [table[node.spec.target] for node in nodes]
+            every = range(len(nodes))
+            price = table.risk_price("balanced")
+            score = scores(request, targets, found, every, WEIGHTS["balanced"], price)
+        best = min(zip(score, [verdict.target for verdict in found], strict=True))[1]
+        return self._nodes[best]
 
     def _outcomes(self) -> Outcomes:
         jobs = self.jobs

@@ -79,6 +79,16 @@ class Throttle:
 
 
 @dataclass(frozen=True)
+class PriceChange:
+    """What a target costs from at_s on; see `NodeSpec`."""
+
+    target: str
+    at_s: float
+    usd_per_s: float
+    usd_per_byte: float
+
+
+@dataclass(frozen=True)
 class Cut:
     """A site that reaches nothing but itself from begin_s to end_s.
 
@@ -130,6 +140,7 @@ class World:
     dead_s: float = 2.0
     throttles: tuple[Throttle, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    price_changes: tuple[PriceChange, ...] = ()
     zones: Mapping[str, str] = field(default_factory=dict)
     starts: tuple[Start, ...] = ()
     gateways: Mapping[str, int] = field(default_factory=dict)

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from policies.routing import classical, sessions
+from policies.routing import classical, learned, sessions
 from policies.routing.table import Recent, RoutingTable, Rule
 from policies.routing.types import Decision, Outcome, Request
 from policies.routing.utility import choose
 
 UTILITY: Final = "utility"
-RULES: Final[Mapping[str, Rule]] = MappingProxyType({UTILITY: choose, **classical.RULES})
+RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+    {UTILITY: choose, learned.LEARNED: learned.choose, **classical.RULES}
+)
 
 
 AGAIN_S: Final = 0.002

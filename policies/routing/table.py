@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from policies.routing.columns import Columns
+from policies.routing.context import context
 from policies.routing.delay import place_s, relative_size, with_work
 from policies.routing.lateness import (
     ENOUGH,
@@ -28,6 +29,7 @@ from policies.routing.lateness import (
     hurry,
     late_share,
 )
+from policies.routing.learner import Learner
 from policies.routing.prequal import Probe, ProbePool
 from policies.routing.reliability import Line, Reliability
 from policies.routing.sizes import SizeModel
@@ -110,6 +112,7 @@ class RoutingTable:
         self.columns: Columns | None = None
         self.generation = 0
         self.recent: Recent | None = None
+        self.learner: Learner | None = None
         self._index: dict[str, int] = {}
         self._learned: list[_Learned] = []
         self._pooled = LatestErrors()
@@ -163,6 +166,12 @@ class RoutingTable:
             price = self._risk_prices[objective] * math.exp(step)
             self._risk_prices[objective] = min(RISK_PRICES[1], max(RISK_PRICES[0], price))
 
+    def learning(self) -> Learner:
+        """Return the model that learns from what happens; there is one from the first call on."""
+        if self.learner is None:
+            self.learner = Learner()
+        return self.learner
+
     def sent(self, name: str, request: Request, now: float) -> Sent:
         """Record that a request goes to a target."""
         index = self._index[name]
@@ -175,6 +184,9 @@ class RoutingTable:
         learned.under_way[self._tickets] = (now, relative, slack_s)
         if self.probes:
             self.probes.sent(name, now)
+        if self.learner is not None:
+            line = self.reliability(request.slack_s)
+            self.learner.sent(self._tickets, context(request, target, line, now))
         arrives_at = now + 0.5 * target.rtt_s
         ahead_s, ahead_at = target.ahead_s, target.ahead_at
         gone_s = max(0.0, arrives_at - ahead_at)  # less when its way became shorter
@@ -243,6 +255,8 @@ class RoutingTable:
         """Record that a request ended without telling anything: an error, a cancellation."""
         learned = self._released(sent)
         if learned is not None:
+            if self.learner is not None:
+                self.learner.ended(sent.ticket)
             target = self.targets[sent.position]
             self._put(sent.position, target._replace(outstanding=len(learned.under_way)))
 
@@ -307,9 +321,11 @@ class RoutingTable:
         self, learned: _Learned, sent: Sent, actual_s: float, now: float
     ) -> dict[str, Any]:
         """Return what an actual time at the place says of the predictions."""
+        is_late = actual_s > sent.slack_s - sent.rtt_s
+        if self.learner is not None:
+            self.learner.saw(sent.ticket, actual_s, is_late=is_late)
         if sent.place_s < _LEAST_S:
             return {}
-        is_late = actual_s > sent.slack_s - sent.rtt_s
         self._reliability[hurry(sent.slack_s)].saw(sent.late, is_late=is_late)
         wrong = error(actual_s, sent.place_s, sent.service_s)
         learned.errors.add(wrong, now)

@@ -124,7 +124,7 @@ class Verdict(NamedTuple):
 
     expected_s: seconds to the answer; late: the share of requests like this that would be late
     there, 0 where the rule does not ask; usd: of this request there; ruled_out: the rule that
-    ruled it out.
+    ruled it out; model_s, model_late: what a model says instead of expected_s and late (`learned`).
     """
 
     target: str
@@ -132,6 +132,8 @@ class Verdict(NamedTuple):
     ruled_out: str | None = None
     late: float = 0.0
     usd: float = 0.0
+    model_s: float | None = None
+    model_late: float | None = None
 
 
 class Decision(NamedTuple):
@@ -181,5 +183,6 @@ REASONS: Final = (
     "least_late",  # none is expected to meet the deadline; the least bad
     "session",  # where the others of its session are
     "by_rule",  # of a classical rule, which asks for no deadline and no price
+    "learned",  # among what is nearly as good, a model expects the least cost here
     "last_resort",  # only silent or ejected targets were left: slow is likelier than dead
 )

@@ -110,7 +110,8 @@ def choose(
         return _decision(found, candidates[0], reason, None)
     if weight.budget:
         risk_price = table.risk_price(request.objective)
-        best = _cheapest(request, table.targets, found, candidates, weight, risk_price)
+        score = scores(request, table.targets, found, candidates, weight, risk_price)
+        best = min(zip(score, [found[i].target for i in candidates], candidates, strict=True))[2]
         spent = (found[best].late - least_late) / weight.budget
     else:
         # Half of the correction: in full, a place that was misjudged is avoided and stays so.
@@ -170,15 +171,15 @@ def look(request: Request, target: Target, line: Line, now: float) -> tuple[Verd
     return verdict, rtt_s + there_s
 
 
-def _cheapest(
+def scores(
     request: Request,
     targets: Sequence[Target],
     found: Sequence[Verdict],
     candidates: Sequence[int],
     weight: Weights,
     risk_price: float,
-) -> int:
-    """Return the index of the candidate with the least expected cost."""
+) -> list[float]:
+    """Return the expected cost at each of the candidates, which are indexes of both sequences."""
     slack_s = request.slack_s
     prices = [found[i].usd for i in candidates]
     dearest = max(prices)
@@ -189,12 +190,11 @@ def _cheapest(
     overdue_usd = weight.overdue * risk_usd
     haste_usd = weight.haste * span / _time_to_use_up(slack_s, fastest_s)
     away_usd = weight.away * span
-    best: tuple[float, str] | None = None
-    best_index = -1
+    cost: list[float] = []
     for i in candidates:
-        name, expected_s, _, late, usd = found[i]
+        _, expected_s, _, late, usd = found[i][:5]
         target = targets[i]
-        score = (
+        cost.append(
             (usd - cheapest)
             + weight.scarcity * (dearest - usd) * target.busy * target.busy
             + risk_usd * late
@@ -202,9 +202,7 @@ def _cheapest(
             + haste_usd * expected_s
             + (away_usd if target.site != request.origin_site else 0.0)
         )
-        if best is None or (score, name) < best:
-            best, best_index = (score, name), i
-    return best_index
+    return cost
 
 
 def _choose_among_many(

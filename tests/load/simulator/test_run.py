@@ -16,7 +16,7 @@ from load.simulator.omniscient import finish_at
 from load.simulator.run import Outcomes, Plan, Simulation
 from load.simulator.service import Service, Times
 from load.simulator.trace import Trace, calm
-from load.simulator.world import Cut, NodeSpec, Start, Throttle, World, reference
+from load.simulator.world import Cut, NodeSpec, PriceChange, Start, Throttle, World, reference
 from policies.routing import choose
 from policies.routing.classical import RULES
 
@@ -61,6 +61,28 @@ def test_what_was_served_in_the_cloud_costs_what_its_bytes_cost_there() -> None:
     in_cloud = np.array([target.startswith("cloud") for target in found.target])
     assert (found.cost_usd[in_cloud] >= 0.4 * 2e5 * 9e-11).all()
     assert (found.cost_usd[~in_cloud] < 1e-6).all()
+
+
+def test_a_price_counts_from_when_it_changes() -> None:
+    at_s = 0.5 * float(run().arrived[-1])
+    world = replace(reference(), spread=0.0)
+    free = tuple(
+        PriceChange(node.name, at_s, 0.0, 0.0) for node in world.nodes if node.tier == "cloud"
+    )
+    before, found = run(world=world), run(world=replace(world, price_changes=free))
+    in_cloud = np.array([target.startswith("cloud") for target in found.target])
+    early, late = found.arrived < at_s - 5.0, found.arrived > at_s
+    assert np.array_equal(found.cost_usd[early], before.cost_usd[early])
+    assert (found.cost_usd[in_cloud & early] > 0.0).all()
+    assert (found.cost_usd[in_cloud & late] == 0.0).all()
+    assert in_cloud[late].mean() > in_cloud[early].mean()  # where it costs nothing, more go
+
+
+def test_who_knows_everything_pays_less_when_the_price_counts() -> None:
+    fastest = run(rule=None, oracle="delay", discipline="edf", drops=True, utilisation=0.3)
+    cheapest = run(rule=None, oracle="cost", discipline="edf", drops=True, utilisation=0.3)
+    assert cheapest.cost_usd.mean() < 0.5 * fastest.cost_usd.mean()
+    assert np.nanmean(fastest.delay_s) < np.nanmean(cheapest.delay_s)
 
 
 def test_a_slow_node_gets_less_while_it_is_slow() -> None:

@@ -473,7 +473,7 @@ def test_the_reason_says_why(reason: str, found: list[Target], asked: Request) -
 
 
 def test_every_reason_that_is_documented_is_given_in_some_case() -> None:
-    others = {"session", "by_rule"}  # test_sessions.py, test_classical.py
+    others = {"session", "by_rule", "learned"}  # test_sessions.py and so on
     assert {reason for reason, _, _ in CASES} == set(REASONS) - others
 
 
