@@ -91,7 +91,7 @@ class GatewaySettings(Section):
 
 
 RuleName = Literal[
-    "utility", "random", "weighted_random", "round_robin", "weighted_round_robin",
+    "utility", "learned", "random", "weighted_random", "round_robin", "weighted_round_robin",
     "least_outstanding", "weighted_least_outstanding", "two_choices", "weighted_two_choices",
     "peak_ewma", "weighted_peak_ewma", "shortest_delay", "nearest",
 ]  # fmt: skip
@@ -123,9 +123,9 @@ class EjectionSettings(Section):
 class RoutingSettings(Section):
     """How the gateway chooses among targets.
 
-    rule: `utility` unless you know better; objective: `latency`, `balanced` or `cost`, for models
-    that no pattern of objectives (`MODEL=OBJECTIVE`, as `batch-*=cost`) matches and requests that
-    say none.
+    rule: `utility` unless you know better, `learned` where places change speed or price; objective:
+    `latency`, `balanced` or `cost`, for models that no pattern of objectives (`MODEL=OBJECTIVE`, as
+    `batch-*=cost`) matches and requests that say none.
     """
 
     rule: RuleName = "utility"

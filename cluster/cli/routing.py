@@ -168,13 +168,17 @@ def _say_decision(decision: Row) -> None:
         f"{decision['outcome']}"
     )
     came_from = decision["origin_site"] or "a place that is not known"
-    by = {"caller": ", as the caller said", "geoip": ", by its address"}
+    by = {
+        "caller": ", as the caller said",
+        "geoip": ", by its address",
+        "gateway": ", where it came in",
+    }
     say(
         f"came from {came_from}{by.get(decision['origin_from'], '')}; "
         f"the way to the target: {decision['rtt_from'].replace('_', ' ')}"
     )
     table(
-        ["target", "expected", "late", "price", "ruled out"],
+        ["target", "expected", "late", "price", "ruled out", "the model says"],
         [
             [
                 verdict["target"] + (" <-" if verdict["target"] == decision["target"] else ""),
@@ -182,6 +186,9 @@ def _say_decision(decision: Row) -> None:
                 f"{verdict['late']:.1%}",
                 f"{verdict['usd'] * 1e6:.2f} µ$",
                 verdict["ruled_out"] or "",
+                f"{verdict['model_ms']:.1f} ms, late {verdict['model_late']:.1%}"
+                if "model_ms" in verdict
+                else "",
             ]
             for verdict in decision["considered"]
         ],

@@ -106,14 +106,19 @@ def _document(record: DecisionRecord) -> dict[str, Any]:
         "joules": record.cost.joules,
         "carbon_g": record.cost.carbon_g,
         **record.way._asdict(),
-        "considered": [
-            {
-                "target": verdict.target,
-                "expected_ms": round(verdict.expected_s * 1e3, 3),
-                "late": round(verdict.late, 4),
-                "usd": verdict.usd,
-                "ruled_out": verdict.ruled_out,
-            }
-            for verdict in record.verdicts
-        ],
+        "considered": [_considered(verdict) for verdict in record.verdicts],
     }
+
+
+def _considered(verdict: Verdict) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "target": verdict.target,
+        "expected_ms": round(verdict.expected_s * 1e3, 3),
+        "late": round(verdict.late, 4),
+        "usd": verdict.usd,
+        "ruled_out": verdict.ruled_out,
+    }
+    if verdict.model_s is not None and verdict.model_late is not None:
+        found["model_ms"] = round(verdict.model_s * 1e3, 3)
+        found["model_late"] = round(verdict.model_late, 4)
+    return found

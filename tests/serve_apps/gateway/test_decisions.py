@@ -91,3 +91,12 @@ def test_a_request_is_found_by_its_id_with_all_its_attempts() -> None:
     found = log.read({"id": "1"})["decisions"]
     assert [(d["id"], d["attempt"]) for d in found] == [("1", 2), ("1", 1)]
     assert log.read({"id": "none"})["decisions"] == []
+
+
+def test_what_a_model_says_of_a_target_is_shown_where_one_was_asked() -> None:
+    log = DecisionLog()
+    asked = RECORD.verdicts[0]._replace(model_s=0.25, model_late=0.125)
+    log.add(replace(RECORD, verdicts=(asked, RECORD.verdicts[1])))
+    ((first, second),) = [d["considered"] for d in log.read({})["decisions"]]
+    assert (first["model_ms"], first["model_late"]) == (250.0, 0.125)
+    assert "model_ms" not in second
