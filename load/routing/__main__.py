@@ -26,7 +26,7 @@ from load.routing.judge import OVERLOADED, UTILISATIONS, Table, verdicts
 from load.routing.options import add_traces, progress
 from load.routing.plot import draw
 from load.routing.report import markdown
-from load.routing.rules import SERIOUS, SUBJECTS
+from load.routing.rules import BY_ARRIVAL, SERIOUS
 from load.simulator.trace import Trace, calm, read_azure
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def cells_of(traces: Sequence[str], seeds: int) -> Iterator[Cell]:
     for trace in traces:
         for seed in range(1, seeds + 1):
             for utilisation in UTILISATIONS:
-                for subject in SUBJECTS:
+                for subject in BY_ARRIVAL:
                     yield Cell(trace, utilisation, False, subject, seed)
             for utilisation in (*UTILISATIONS, OVERLOADED):
                 for subject in SERIOUS:

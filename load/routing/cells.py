@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from load.routing.rules import SUBJECTS, Subject
+from load.routing.rules import SUBJECTS, Subject, taking_all
 from load.simulator.run import Outcomes, Plan, Simulation
 from load.simulator.trace import Trace
 from load.simulator.world import Cut, Throttle, World, reference, reference_rates
@@ -96,7 +96,7 @@ def run(
         world=world,
         trace=trace,
         utilisation=cell.utilisation,
-        rule=subject.rule,
+        rule=subject.rule if cell.by_deadline else taking_all(subject.rule),
         objective=subject.objective,
         discipline="edf" if cell.by_deadline else "fifo",
         drops=cell.by_deadline,

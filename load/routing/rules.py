@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from policies.routing import Objective, Rule, choose, learned
+from policies.routing import WEIGHTS, Objective, Rule, choose, learned
 from policies.routing.classical import PROBED, RULES
 from policies.routing.prequal import PROBES
 
@@ -24,6 +25,18 @@ class Subject:
     replies: bool = False
     weighted: bool = False
     probes: int = 0
+
+
+_NEVER: Final = 2.0  # a P(late) that nothing has
+_TAKING_ALL: Final = {name: replace(weight, refuse_at=_NEVER) for name, weight in WEIGHTS.items()}
+
+
+def taking_all(rule: Rule | None) -> Rule | None:
+    """Return the default rule so that it refuses nobody; other rules never do.
+
+    Delays are compared of the same requests only: who refuses the slow ones has quick answers.
+    """
+    return partial(choose, weights=_TAKING_ALL) if rule is choose else rule
 
 
 SUBJECTS: Final[dict[str, Subject]] = {
@@ -55,4 +68,8 @@ SERIOUS: Final = (
     "learned_latency",
     "learned",
     "omniscient",
+)
+# With queues by arrival: all but those that refuse who would be late.
+BY_ARRIVAL: Final = tuple(
+    name for name, subject in SUBJECTS.items() if subject.rule is not learned.choose
 )

@@ -15,8 +15,10 @@ from load.routing.cells import BINS, Cell, Result, run
 from load.routing.judge import Table, verdicts
 from load.routing.plot import front
 from load.routing.report import half_width
-from load.routing.rules import SUBJECTS
+from load.routing.rules import SUBJECTS, taking_all
 from load.simulator.trace import Trace, calm
+from policies.routing import RULES, Decision, Hopeless, Request, RoutingTable, Target, choose
+from policies.routing.types import SLACKS
 
 SHORT = calm(1, duration_s=60.0)
 
@@ -80,6 +82,17 @@ def test_a_cell_runs_and_counts_what_was_late() -> None:
     assert found.requests == 3 * len(SHORT.times)
     again = run(SHORT, Cell("calm", 0.6, True, "balanced", 1))
     assert again == found
+
+
+def test_nobody_is_refused_where_delays_are_compared() -> None:
+    table = RoutingTable(
+        [Target("slow", "edge", "a", service_s=1.0, row_s=1.0, ahead_s=(9.0,) * len(SLACKS))]
+    )
+    assert isinstance(choose(Request(0.5), table, 0.0), Hopeless)
+    eager = taking_all(choose)
+    assert eager is not None
+    assert isinstance(eager(Request(0.5), table, 0.0), Decision)
+    assert taking_all(RULES["nearest"]) is RULES["nearest"]
 
 
 @settings(max_examples=50, deadline=None)
