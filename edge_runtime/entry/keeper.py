@@ -48,6 +48,7 @@ class Keeper:
         self._looked: dict[Call, float] = {}
         self._looks = 0  # that have ended
         self._wants_look = True
+        self._is_looking = False
         self._is_closed = self._is_urgent = False
         self._soon_s = SOON_S
         self._rounds = 0
@@ -104,9 +105,12 @@ class Keeper:
             self._changed.notify_all()
 
     def look_around(self, deadline: float, *, is_thorough: bool = False) -> None:
-        """Wait until one look around has ended; or, unless thorough, until a gateway was found."""
+        """Wait until one look around has ended; or, unless thorough, until a gateway was found.
+
+        Thorough: one that begins from now on; one that is under way may have seen what is over.
+        """
         with self._changed:
-            ended = self._looks + 1
+            ended = self._looks + 1 + (is_thorough and self._is_looking)
             found_at: float | None = None
             self._wants_look = True
             self._changed.notify_all()
@@ -126,6 +130,7 @@ class Keeper:
                 if not self._wait():
                     return
                 looks, self._wants_look = self._wants_look, False
+                self._is_looking = looks
                 now = time.monotonic()
                 late = {call for call, at in self._waiting().items() if at <= now}
                 suspects = {call.url for call in late} | set(self._suspects)
@@ -142,6 +147,7 @@ class Keeper:
             with self._changed:
                 self._gateways.choose()
                 self._looks += looks
+                self._is_looking = False
                 self._changed.notify_all()
                 now = time.monotonic()
                 self._looked = {call: now for call in late if call in self._calls} | {
