@@ -21,9 +21,9 @@ from typing import Any
 from edge_runtime.errors import PrimeSparkError
 from load.bench.machine import describe
 from load.edge.soak import line
+from load.options import add_traces, progress
 from load.routing.cells import Cell, run_all
 from load.routing.judge import OVERLOADED, UTILISATIONS, Table, verdicts
-from load.routing.options import add_traces, progress
 from load.routing.plot import draw
 from load.routing.report import markdown
 from load.routing.rules import BY_ARRIVAL, SERIOUS

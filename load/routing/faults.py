@@ -19,11 +19,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,9 +36,9 @@ import psutil
 from cluster.config import Settings, load_settings
 from cluster.home import Home
 from cluster.nodes import EDGE
-from cluster.ports import free_port
 from cluster.processes import belonging
 from cluster.state import read_state
+from load import owncluster
 from load.access import Access, example
 from load.bench.machine import describe
 from load.bench.stats import percentile
@@ -52,10 +50,6 @@ from load.http1 import Connection, Response, connect
 from load.oip import binary_request
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-PORTS: Final = (
-    "PORTS__REST", "PORTS__GRPC", "PORTS__DASHBOARD", "PORTS__GCS",
-    "EDGE__PORTS__REST", "EDGE__PORTS__GRPC",
-)  # fmt: skip
 DETECTED_S: Final = 2.0
 BACK_S: Final = 90.0
 GOOD: Final = 0.95
@@ -156,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     try:
         document = _run(plan, root)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except OSError as error:
         print(f"the run ended early: {error}", file=sys.stderr)
         return 1
     finally:
@@ -173,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(plan: Plan, root: Path) -> dict[str, Any]:
     device = FakeDevice(root / "fake-hailo")
     device.create(latency_s=plan.device_s)
-    environment = _environment(root)
+    environment = owncluster.environment(root)
     accelerated = {
         "kind": "hailo",
         "python": sys.executable,
@@ -186,45 +180,23 @@ def _run(plan: Plan, root: Path) -> dict[str, Any]:
         for word in ("--set", f"edge.accelerator.{name}={value}")
     ]
     try:
-        _must(environment, "cluster.cli.main", *flags, "up")
-        _must(environment, "train.zoo.publish", "digits", "--home", str(root))
+        owncluster.must(environment, "cluster.cli.main", *flags, "up")
+        owncluster.must(environment, "train.zoo.publish", "digits", "--home", str(root))
         from train.zoo import digits
 
         home = Home.at(str(root))
         version = accelerator.register(home, digits.load(root))
         served = ("model", "serve", f"{accelerator.MODEL}@{version}", "--placement", "edge,cloud")
-        _must(environment, "cluster.cli.main", *served)
+        owncluster.must(environment, "cluster.cli.main", *served)
         return asyncio.run(_measure(plan, load_settings(environment), environment, device))
     finally:
-        _must(environment, "cluster.cli.main", "down")
-
-
-def _environment(root: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PRIME_SPARK_", "RAY_"))}
-    return {
-        **kept,
-        "PRIME_SPARK_HOME": str(root),
-        **{f"PRIME_SPARK_{name}": str(free_port()) for name in PORTS},
-    }
-
-
-def _must(environment: Mapping[str, str], module: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise OSError(f"`{module} {' '.join(arguments)}`: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+        owncluster.must(environment, "cluster.cli.main", "down")
 
 
 async def _measure(
     plan: Plan, settings: Settings, environment: Mapping[str, str], device: FakeDevice
 ) -> dict[str, Any]:
-    token = _must(environment, "cluster.cli.main", "token").strip()
+    token = owncluster.must(environment, "cluster.cli.main", "token").strip()
     access = Access(settings.address, settings.ports.rest, token)
     payload = await example(access, accelerator.MODEL)
     headers = {

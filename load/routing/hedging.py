@@ -23,9 +23,9 @@ from edge_runtime.errors import PrimeSparkError
 from load.bench.machine import describe
 from load.edge.marks import Found, Mark, Verdict, judge
 from load.edge.soak import line
+from load.options import add_traces, progress
 from load.routing.cells import Cell, Result, run_all
 from load.routing.judge import UTILISATIONS
-from load.routing.options import add_traces, progress
 from load.routing.report import half_width
 from load.simulator.trace import Trace, read_azure
 from policies.routing.hedging import HedgeRules

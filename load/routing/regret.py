@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import PrimeSparkError
 from load.bench.machine import describe
+from load.options import add_traces
 from load.routing.regret_page import draw, markdown
 from load.routing.rules import SUBJECTS, Subject
 from load.routing.scenarios import WORLDS, Misled
@@ -186,14 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument(
-        "--trace",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="CSV of the Azure LLM inference family (TIMESTAMP, ContextTokens, GeneratedTokens)",
-    )
+    add_traces(parser)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--utilisation", type=float, default=0.6)
     parser.add_argument(

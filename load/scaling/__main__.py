@@ -20,6 +20,7 @@ from typing import Any
 from edge_runtime.errors import PrimeSparkError
 from load.bench.machine import describe
 from load.edge.soak import line
+from load.options import add_traces, progress
 from load.scaling.cells import GENERATED, LOAD, Cell, run_all
 from load.scaling.judge import Table, verdicts
 from load.scaling.plot import draw
@@ -35,14 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="load.scaling", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--trace",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="CSV of the Azure LLM inference family (TIMESTAMP, ContextTokens, GeneratedTokens)",
-    )
+    add_traces(parser)
     parser.add_argument(
         "--shape",
         action="append",
@@ -67,10 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = list(cells_of(shapes, [str(file) for file in options.trace], options.seeds))
     began = time.monotonic()
 
-    def done(count: int) -> None:
-        end = "\n" if count == len(cells) else ""
-        print(f"\r{count} of {len(cells)} runs", end=end, file=sys.stderr, flush=True)
-
+    done = progress(len(cells))
     # A file is known by its name from here on, not by where it lay.
     results = [
         replace(found, cell=replace(found.cell, trace=Path(found.cell.trace).stem))

@@ -16,11 +16,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,9 +31,9 @@ import numpy as np
 
 from cluster.config import Settings, load_settings
 from cluster.home import Home
-from cluster.ports import free_port
 from cluster.status import read_deployments
 from edge_runtime.errors import PrimeSparkError
+from load import owncluster
 from load.access import Access, NoGateway, example
 from load.bench.machine import describe
 from load.bench.stats import percentile
@@ -44,7 +42,6 @@ from load.openloop import ClosedLoop, OpenLoop, Sent
 from load.simulator.trace import diurnal
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-PORTS: Final = ("PORTS__REST", "PORTS__GRPC", "PORTS__DASHBOARD", "PORTS__GCS")
 OK: Final = 200
 POLL_S: Final = 0.5
 Scaling = Literal["predictive", "reactive"]
@@ -120,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         found = [run(shape, scaling) for scaling in ("predictive", "reactive")]
-    except (PrimeSparkError, NoGateway, OSError, subprocess.CalledProcessError) as error:
+    except (PrimeSparkError, NoGateway, OSError) as error:
         print(f"the run ended early: {error}", file=sys.stderr)
         return 1
     document = {
@@ -141,18 +138,17 @@ def run(shape: Shape, scaling: Scaling) -> Seen:
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     environment = _environment(shape, scaling, root)
     try:
-        _must(environment, "cluster.cli.main", "up")
-        _must(environment, "train.zoo.publish", shape.model, "--home", str(root))
+        owncluster.must(environment, "cluster.cli.main", "up")
+        owncluster.must(environment, "train.zoo.publish", shape.model, "--home", str(root))
         served = ("model", "serve", f"{shape.model}@production", "--placement", "cloud")
-        _must(environment, "cluster.cli.main", *served)
+        owncluster.must(environment, "cluster.cli.main", *served)
         return asyncio.run(_measure(shape, scaling, load_settings(environment), environment))
     finally:
-        _must(environment, "cluster.cli.main", "down")
+        owncluster.must(environment, "cluster.cli.main", "down")
         shutil.rmtree(root, ignore_errors=True)
 
 
 def _environment(shape: Shape, scaling: Scaling, root: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PRIME_SPARK_", "RAY_"))}
     inference = {
         "MAX_REPLICAS": shape.most,
         "TARGET_ONGOING_REQUESTS": shape.busy,  # of one slot, as busy is of its time
@@ -163,32 +159,14 @@ def _environment(shape: Shape, scaling: Scaling, root: Path) -> dict[str, str]:
         "START_S": shape.start_s,
         "UTILISATION": shape.busy,
     }
-    settings = {
-        "HOME": str(root),
-        "EDGE__ENABLED": "false",
-        **{name: str(free_port()) for name in PORTS},
-        **{f"INFERENCE__{name}": str(value) for name, value in inference.items()},
-    }
-    return kept | {f"PRIME_SPARK_{name}": value for name, value in settings.items()}
-
-
-def _must(environment: Mapping[str, str], module: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise OSError(f"`{module} {' '.join(arguments)}`: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+    settings = {f"INFERENCE__{name}": value for name, value in inference.items()}
+    return owncluster.environment(root, {"EDGE__ENABLED": "false", **settings})
 
 
 async def _measure(
     shape: Shape, scaling: Scaling, settings: Settings, environment: Mapping[str, str]
 ) -> Seen:
-    token = _must(environment, "cluster.cli.main", "token").strip()
+    token = owncluster.must(environment, "cluster.cli.main", "token").strip()
     access = Access(settings.address, settings.ports.rest, token)
     payload = await _ready(access, shape.model)
     request = binary_request(payload, access.authority, access.headers())

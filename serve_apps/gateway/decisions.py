@@ -21,8 +21,8 @@ CAPACITY: Final = 1000
 class Way(NamedTuple):
     """What is known of where a request came from, and of the way to its target.
 
-    origin_from: `caller` said so, `geoip`, or empty; rtt_from: what the round trip to the site of
-    the target is from (`measured`, `great_circle`, `unknown`).
+    origin_from: see `geography.Origin`; rtt_from: what the round trip to the site of the target is
+    from (`measured`, `great_circle`, `unknown`).
     """
 
     origin_site: str | None = None

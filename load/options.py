@@ -1,4 +1,4 @@
-"""What the routing benchmarks have in common on the command line: traces, and how far they are."""
+"""What benchmarks in the simulators share on the command line: traces, and how far they are."""
 
 from __future__ import annotations
 
