@@ -27,7 +27,7 @@ class Subject:
     probes: int = 0
 
 
-_NEVER: Final = 2.0  # a P(late) that nothing has
+_NEVER: Final = 4.0  # a third of it is a P(late) that nothing has
 _TAKING_ALL: Final = {name: replace(weight, refuse_at=_NEVER) for name, weight in WEIGHTS.items()}
 
 

@@ -23,7 +23,9 @@ they spend less (a Lagrange multiplier by stochastic subgradient; Neely, "Stocha
 Optimization", 2010). `latency` looks at the expected delay alone.
 
 A request that is likely late wherever it goes is refused at once (`refuse_at`) while there is work
-ahead everywhere: it loses little that it still had, and those who can be served are spared.
+ahead everywhere: it loses little that it still had, and those who can be served are spared. The
+more time it has, the less likely it need be: it is late because queues are long, and would hold up
+those who have come since.
 """
 
 from __future__ import annotations
@@ -56,6 +58,9 @@ MIN_RETRY_S: Final = 0.1
 SHOWN: Final = 8  # targets that are shown with a decision among very many
 _LONG_S: Final = 1.0  # more time than this does not make a delay matter less
 _NO_HURRY_S: Final = 10.0  # a deadline that only bounds the wait, such as the default one
+_HURRY: Final = 4.0  # who has less than so many times what a request takes is in a hurry
+_PATIENT: Final = 1.0 / 3.0  # the part of `refuse_at` that is enough to refuse who has much time
+_LEAST_S: Final = 1e-9
 _LEAST_USD: Final = 1e-12  # a price difference; without prices the other terms decide
 
 
@@ -67,8 +72,9 @@ class Weights:
     and the expected delay decides. scarcity: the part of the price difference that a place which
     is always busy adds; haste: of it for using up all the time that is left, or a second of it;
     away: of it for leaving the caller's site; overdue: of the price of risk for each second that
-    it is expected to be late. refuse_at: the least P(late) with which a request is refused where
-    there is work ahead everywhere; above 1 none is.
+    it is expected to be late. refuse_at: the least P(late) with which a request in a hurry is
+    refused where there is work ahead everywhere, down to a third of it for one that has much time;
+    above 3 none is.
     """
 
     budget: float = 0.0
@@ -76,7 +82,7 @@ class Weights:
     haste: float = 1.0
     away: float = 0.02
     overdue: float = 0.5
-    refuse_at: float = 0.8
+    refuse_at: float = 0.6
 
 
 WEIGHTS: Final[Mapping[Objective, Weights]] = MappingProxyType(
@@ -103,7 +109,7 @@ def choose(
         return _decision(found, min(spares, key=lambda i: found[i][1::-1]), "last_resort", None)
     fastest_s = min([found[i].expected_s for i in candidates])
     least_late = min([found[i].late for i in candidates])
-    if least_late >= weight.refuse_at and _all_wait(request, table.targets, candidates, now):
+    if _refuses(weight, request, least_late, table.targets, candidates, now):
         return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - request.slack_s))
     if len(candidates) == 1:
         reason = "only_candidate" if request.tier is None else "tier_requested"
@@ -249,11 +255,34 @@ def _choose_among_many(
         )
         for i in order
     )
-    if least_late >= weight.refuse_at and _all_wait(request, targets, candidates.tolist(), now):
+    if _refuses(weight, request, least_late, targets, candidates.tolist(), now):
         return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - slack_s))
     spent = (found[0].late - least_late) / weight.budget if weight.budget else None
     site = targets[candidates[order[0]]].site
     return _decision(found, 0, _reason(request, found[0], site, fastest_s), spent)
+
+
+def _refuses(
+    weight: Weights,
+    request: Request,
+    least_late: float,
+    targets: Sequence[Target],
+    candidates: Sequence[int],
+    now: float,
+) -> bool:
+    """Tell whether a request is refused whose least P(late) is `least_late`.
+
+    One that has many times the seconds which a request takes there, and is likely late all the
+    same, comes to long queues. Served just before its deadline, it would go before those who have
+    come by then and are in a hurry; so it takes less to refuse it.
+    """
+    if least_late < _PATIENT * weight.refuse_at:
+        return False
+    alone_s = min([targets[i].rtt_s + targets[i].service_s for i in candidates])
+    hurry = _HURRY * alone_s / max(request.slack_s, _LEAST_S)
+    if least_late < weight.refuse_at * min(1.0, max(_PATIENT, hurry)):
+        return False
+    return _all_wait(request, targets, candidates, now)
 
 
 def _all_wait(

@@ -43,7 +43,7 @@ from tests.policies.routing.strategies import (
 
 CHEAP = Target("cheap", "edge", "plant-a", service_s=0.25, usd=0.0)
 DEAR = Target("dear", "cloud", "cloud", service_s=0.125, usd=1.0)
-EAGER = {name: replace(weight, refuse_at=2.0) for name, weight in WEIGHTS.items()}
+EAGER = {name: replace(weight, refuse_at=4.0) for name, weight in WEIGHTS.items()}
 AHEAD = (0.25,) * len(SLACKS)
 ASKED = Request(1.0)
 
@@ -493,7 +493,28 @@ def test_a_request_is_hopeless_exactly_when_all_are_as_late_as_that_and_have_wor
     waits = [
         wait_s(by_name[v.target], request.slack_s - by_name[v.target].rtt_s, NOW) for v in able
     ]
-    assert isinstance(outcome, Hopeless) == (safest >= refuse_at and min(waits) > 0.0)
+    alone_s = min([by_name[v.target].rtt_s + by_name[v.target].service_s for v in able], default=0)
+    limit = refuse_at * min(1.0, max(1.0 / 3.0, 4.0 * alone_s / max(request.slack_s, 1e-9)))
+    assert isinstance(outcome, Hopeless) == (safest >= limit and min(waits) > 0.0)
+
+
+@pytest.mark.parametrize(
+    ("slack_s", "is_refused"), [(1.0, False), (2.0, True), (20.0, True)], ids=str
+)
+def test_who_has_much_time_is_refused_sooner(slack_s: float, is_refused: bool) -> None:
+    weights = dict.fromkeys(OBJECTIVES, Weights(refuse_at=1.0))
+    waits_s = 0.9 * slack_s
+    # Half of the errors are so large that the request would be late.
+    place = CHEAP._replace(
+        errors=(0.5,) * 75 + (8.0,) * 75,
+        ahead_s=(waits_s,) * len(SLACKS),
+        ahead_at=NOW,
+        heard_at=NOW,
+    )
+    outcome = choose(Request(slack_s), RoutingTable([place]), NOW, weights)
+    if isinstance(outcome, Hopeless):
+        assert outcome.late == pytest.approx(0.5, abs=0.01)
+    assert isinstance(outcome, Hopeless) == is_refused
 
 
 def test_an_idle_place_is_tried_however_late_it_was_before() -> None:
