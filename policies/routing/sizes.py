@@ -20,10 +20,11 @@ def bucket(size: float) -> int:
 class SizeModel:
     """Means of relative work by bucket."""
 
-    __slots__ = ("_known", "_means")
+    __slots__ = ("_known", "_means", "_nearest")
 
     def __init__(self) -> None:
         self._known: list[float | None] = [None] * BUCKETS
+        self._nearest: tuple[int, ...] = ()  # by bucket, the one whose mean it takes
         self._means: tuple[float, ...] = ()
 
     def saw(self, bucket: int, relative: float) -> tuple[float, ...]:
@@ -31,18 +32,18 @@ class SizeModel:
         before = self._known[bucket]
         if before is None:
             self._known[bucket] = relative
-            self._means = tuple(self._nearest(index) for index in range(BUCKETS))
+            seen = [index for index, mean in enumerate(self._known) if mean is not None]
+            self._nearest = tuple(
+                min(seen, key=lambda other: (abs(other - index), other)) for index in range(BUCKETS)
+            )
+            self._means = self._all()
         else:
             mean = before + _SMOOTHING * (relative - before)
             self._known[bucket] = mean
             if abs(mean - self._means[bucket]) > 0.01 * mean:  # else nobody would notice
-                self._means = tuple(self._nearest(index) for index in range(BUCKETS))
+                self._means = self._all()
         return self._means
 
-    def _nearest(self, index: int) -> float:
-        found = self._known[index]
-        if found is not None:
-            return found
-        seen = [other for other, mean in enumerate(self._known) if mean is not None]
-        mean = self._known[min(seen, key=lambda other: (abs(other - index), other))]
-        return 1.0 if mean is None else mean
+    def _all(self) -> tuple[float, ...]:
+        known = self._known
+        return tuple([known[index] or 0.0 for index in self._nearest])

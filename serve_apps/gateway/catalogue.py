@@ -18,22 +18,25 @@ from cluster.registry.interface import Registry
 from cluster.registry.types import PRODUCTION, ModelVersion, ServingEntry
 from edge_runtime.engine import ModelOptions, model_options
 from edge_runtime.errors import Corrupt, NotFound, PrimeSparkError, Unavailable
-from policies.routing.splits import Shares, is_shadowed, shares_of, version_for
+from policies.routing.splits import OPTIONS, Shares, is_shadowed, shares_of, version_for
 
 logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.25
-NO_SHARES: Final = Shares()
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A version that ought to run: what it is, where, and with which options."""
+    """A version that ought to run: what it is, where, and with which options.
+
+    is_full: nothing is said of a share, so that it may be the one that answers by default.
+    """
 
     version: ModelVersion
     entry: ServingEntry
     options: ModelOptions
     shares: Shares
+    is_full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Snapshot:
         served = self.served.get(model, ())
         wanted = version or self.production.get(model)
         if wanted is None and served:
-            full = [each for each in served if each.shares == NO_SHARES]
+            full = [each for each in served if each.is_full]
             wanted = (full or served)[-1].version.version
         if key is not None and version is None and wanted is not None:
             canaries = [(s.version.version, s.shares.canary) for s in served if s.shares.canary]
@@ -153,10 +156,14 @@ class Catalogue:
             return self.snapshot.registered.get(model, ())
 
     def _served(self, version: ModelVersion, entry: ServingEntry) -> ServedModel:
-        options, shares = self.defaults, NO_SHARES
+        options, shares = self.defaults, Shares()
+        try:
+            shares = shares_of(entry.options)
+        except ValueError as error:
+            logger.error("%s:%s: %s", entry.model, entry.version, error)
         try:
             options = model_options(self.defaults, entry.engine_options)
-            shares = shares_of(entry.options)
         except (PrimeSparkError, ValueError) as error:
             logger.error("%s:%s: %s", entry.model, entry.version, error)
-        return ServedModel(version, entry, options, shares)
+        is_full = not any(name in entry.options for name in OPTIONS)
+        return ServedModel(version, entry, options, shares, is_full)

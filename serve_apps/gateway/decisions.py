@@ -56,13 +56,23 @@ class DecisionRecord:
 
 
 class DecisionLog:
-    """The last `capacity` records, and counts over all of them."""
+    """The last `capacity` records, and counts over all of them.
+
+    decisions, deciding_s: how many were made, those that refused included, and what they took.
+    """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._records: deque[DecisionRecord] = deque(maxlen=capacity)
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.taken_s: defaultdict[tuple[str, str, str], float] = defaultdict(float)
         self.total = 0
+        self.decisions = 0
+        self.deciding_s = 0.0
+
+    def decided(self, seconds: float) -> None:
+        """Count a decision and the seconds it took."""
+        self.decisions += 1
+        self.deciding_s += seconds
 
     def add(self, record: DecisionRecord) -> None:
         key = (record.target, record.reason, record.outcome)

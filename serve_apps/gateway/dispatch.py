@@ -184,7 +184,10 @@ class Dispatcher:
             self._arrivals.came(model)
 
     def _choose(self, key: tuple[str, str], wanted: Request) -> Outcome:
-        return decide(wanted, self._targets.known(key), self._clock(), self._rule)
+        began_s = time.perf_counter()
+        outcome = decide(wanted, self._targets.known(key), self._clock(), self._rule)
+        self._log.decided(time.perf_counter() - began_s)
+        return outcome
 
     def _wanted(
         self, request: InferRequest, placements: frozenset[str], context: CallContext, now: float

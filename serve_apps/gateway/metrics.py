@@ -45,6 +45,16 @@ class GatewayCollector(Collector):
             seconds.add_metric(key, self._log.taken_s[key])
         yield attempts
         yield seconds
+        yield CounterMetricFamily(
+            "prime_spark_gateway_decisions",
+            "Decisions where a request goes, or that it goes nowhere.",
+            value=self._log.decisions,
+        )
+        yield CounterMetricFamily(
+            "prime_spark_gateway_decision_seconds",
+            "Seconds that they took, the look at the engine beside the gateway included.",
+            value=self._log.deciding_s,
+        )
         up = GaugeMetricFamily(
             "prime_spark_gateway_target_up", "1 while the target answers.", labels=("target",)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cluster.registry import EmbeddedRegistry
 from edge_runtime.engine import ModelOptions
 from edge_runtime.errors import NotFound, Unavailable
+from edge_runtime.protocol.types import ParameterValue
 from serve_apps.gateway.catalogue import Catalogue
 from tests.contract.registries import entry, file_with, register
 
@@ -62,6 +64,28 @@ async def test_production_decides_as_soon_as_it_moves(
     assert catalogue.snapshot.resolve("digits", None).version.version == "1"
     registry.set_alias("digits", "production", None, expected="1", actor="tests")
     registry.stop_serving("digits", "2", actor="tests")
+    await catalogue.refresh()
+    assert catalogue.snapshot.resolve("digits", None).version.version == "1"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"canary_percent": 5, "max_batch_size": "many"},
+        {"canary_percent": 0},
+    ],
+    ids=["with options that are wrong", "that is paused"],
+)
+async def test_a_canary_does_not_become_the_default(
+    registry: EmbeddedRegistry,
+    source: Path,
+    catalogue: Catalogue,
+    options: dict[str, ParameterValue],
+) -> None:
+    for version in ("1", "2"):
+        register(registry, source, version=version)
+    registry.serve(entry(version="1"))
+    registry.serve(replace(entry(version="2"), options=options))
     await catalogue.refresh()
     assert catalogue.snapshot.resolve("digits", None).version.version == "1"
 

@@ -129,6 +129,8 @@ async def test_an_answer_says_where_it_came_from_and_the_log_says_why(gateway: G
     assert (record["id"], record["model"], record["version"]) == ("r1", "m", "1")
     assert [v["target"] for v in record["considered"]] == ["cloud", "edge/lab"]
     assert gateway.story == [("edge/lab", "origin_site", 1, "ok")]
+    assert gateway.log.decisions == 1
+    assert 0.0 < gateway.log.deciding_s < 60.0
 
 
 async def test_requests_are_counted_for_scaling_where_they_went_first(
