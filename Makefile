@@ -114,6 +114,10 @@ faults-routing: setup  ## A real cluster whose edge box goes away for 5 minutes,
 bench-scaling: setup  ## Scaling rules side by side in a simulator, with marks (SCALING="--trace FILE")
 	@$(BIN)/python -m load.scaling $(SCALING)
 
+.PHONY: bench-scaling-real
+bench-scaling-real: setup  ## Predictive scaling and Serve's own on two real clusters, 25 minutes
+	@$(BIN)/python -m load.scaling.real $(SCALING)
+
 .PHONY: soak-edge
 soak-edge: setup  ## The edge runtime under full load: does it grow? (SOAK_MINUTES=20)
 	@$(BIN)/python -m load.edge.soak --minutes $(SOAK_MINUTES)

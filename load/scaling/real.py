@@ -2,13 +2,14 @@
 
     python -m load.scaling.real --out docs/benchmarks
 
-For each of the two a cluster of its own is started on this machine, with one model on the cloud
-tier, and the same requests are sent to it at the same moments (open loop): days of some 100 s with
-a peak at noon. What counts is what ran: replicas as Serve lists them, twice a second, and answers
-as a client sees them. A request misses when its answer is an error or takes longer than --late.
+Two clusters are started on this machine, one for each policy, with one model on the cloud tier, and
+both get the same requests at the same moments (open loop): days with a peak at noon. What counts is
+what ran: replicas as Serve lists them, twice a second, and answers as a client sees them. A request
+misses when its answer is an error or takes longer than its work and --patience.
 
-So that a small machine can do it, a replica is planned with a small share of its time (--busy).
-Delays of Serve's policy are shorter than usual, as the days are.
+So that a small machine can hold so many replicas, their model waits instead of computing
+(`load.waiting`); everything else is as it always is. Serve's policy has the delays of a tuned one
+and replicas filled to --filled, as in the simulator (`load.scaling`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -37,35 +40,48 @@ from load import owncluster
 from load.access import Access, NoGateway, example
 from load.bench.machine import describe
 from load.bench.stats import percentile
+from load.edge.marks import Found, Mark, Verdict, judge
 from load.oip import binary_request
 from load.openloop import ClosedLoop, OpenLoop, Sent
 from load.simulator.trace import diurnal
+from load.waiting import python_path
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 OK: Final = 200
 POLL_S: Final = 0.5
+LEAST: Final = 0.92  # of the replica-seconds of Serve's policy, at most
+MISSES: Final = 0.001
 Scaling = Literal["predictive", "reactive"]
+SCALINGS: Final[tuple[Scaling, ...]] = ("predictive", "reactive")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What to send and how replicas are planned; times in seconds.
 
-    rate: requests a second on average; busy: share of its time that a replica is planned with;
+    work_s: of a request, of which a replica does `slots` at once; load: replicas that the mean of
+    the work keeps fully busy; filled: share of its time that Serve's policy plans a replica with;
     most: replicas.
     """
 
     model: str
     day_s: float
     days: int
-    rate: float
-    busy: float
+    work_s: float
+    slots: int
+    load: float
+    filled: float
     most: int
     start_s: float
     up_s: float
     down_s: float
-    late_s: float
+    patience_s: float
     seed: int
+
+    @property
+    def rate(self) -> float:
+        """Requests a second on average."""
+        return self.load * self.slots / self.work_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,58 +107,71 @@ class Seen:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both and write the page; 0 when both ran to their end."""
+    """Run both, judge, and write the page; 0 when every mark holds."""
     parser = argparse.ArgumentParser(
         prog="load.scaling.real", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--model", default="resnet18", help="of the zoo")
-    parser.add_argument("--day", type=float, default=100.0, help="length of a day, seconds")
-    parser.add_argument("--days", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=7.0, help="requests a second on average")
-    parser.add_argument("--busy", type=float, default=0.3, help="planned share of a replica's time")
-    parser.add_argument("--most", type=int, default=3, help="replicas")
+    parser.add_argument("--model", default="digits", help="of the zoo")
+    parser.add_argument("--day", type=float, default=600.0, help="length of a day, seconds")
+    parser.add_argument("--days", type=int, default=2)
+    parser.add_argument("--work", type=float, default=0.25, help="of a request, seconds")
+    parser.add_argument("--load", type=float, default=3.0, help="replicas' work on average")
+    parser.add_argument("--filled", type=float, default=0.7, help="share that Serve plans with")
+    parser.add_argument("--most", type=int, default=12, help="replicas")
     parser.add_argument("--start", type=float, default=8.0, help="a replica's start, seconds")
     parser.add_argument("--up", type=float, default=5.0, help="Serve's delay up, seconds")
-    parser.add_argument("--down", type=float, default=20.0, help="Serve's delay down, seconds")
-    parser.add_argument("--late", type=float, default=0.5, help="a miss takes longer, seconds")
+    parser.add_argument("--down", type=float, default=60.0, help="Serve's delay down, seconds")
+    parser.add_argument("--patience", type=float, default=0.5, help="beyond the work, seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "benchmarks")
     parser.add_argument("--name", default="scaling-real", help="of the files written")
     options = parser.parse_args(arguments)
     shape = Shape(
-        options.model, options.day, options.days, options.rate, options.busy, options.most,
-        options.start, options.up, options.down, options.late, options.seed,
+        options.model, options.day, options.days, options.work, os.cpu_count() or 1, options.load,
+        options.filled, options.most, options.start, options.up, options.down, options.patience,
+        options.seed,
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, _end)  # or the cluster would outlive this
+    signal.signal(signal.SIGTERM, _end)  # or the clusters would outlive this
     began = time.monotonic()
     try:
-        found = [run(shape, scaling) for scaling in ("predictive", "reactive")]
+        found = run_both(shape)
     except (PrimeSparkError, NoGateway, OSError) as error:
         print(f"the run ended early: {error}", file=sys.stderr)
         return 1
+    marks = [asdict(verdict) for verdict in verdicts(*found)]
     document = {
         "machine": describe(CHECKOUT),
         "shape": asdict(shape),
         "took_s": time.monotonic() - began,
         "runs": [asdict(seen) for seen in found],
+        "marks": marks,
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{options.name}.json").write_text(json.dumps(document) + "\n")
     (options.out / f"{options.name}.md").write_text(markdown(options.name, document))
     print(markdown(options.name, document))
-    return 0
+    return 0 if all(mark["is_met"] for mark in marks) else 1
 
 
-def run(shape: Shape, scaling: Scaling) -> Seen:
-    """Start a cluster, send, look, and end it. Raises what a command or the gateway fails with."""
+def run_both(shape: Shape) -> list[Seen]:
+    """Run both side by side. Raises what a command or a gateway fails with."""
+    with ExitStack() as clusters:
+        found = {scaling: clusters.enter_context(_cluster(shape, scaling)) for scaling in SCALINGS}
+        return asyncio.run(_measure(shape, found))
+
+
+@contextmanager
+def _cluster(shape: Shape, scaling: Scaling) -> Iterator[Mapping[str, str]]:
+    """Start a cluster that serves the model, yield its environment, and end it."""
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     environment = _environment(shape, scaling, root)
     try:
         owncluster.must(environment, "cluster.cli.main", "up")
         owncluster.must(environment, "train.zoo.publish", shape.model, "--home", str(root))
         served = ("model", "serve", f"{shape.model}@production", "--placement", "cloud")
-        owncluster.must(environment, "cluster.cli.main", *served)
-        return asyncio.run(_measure(shape, scaling, load_settings(environment), environment))
+        options = ("--option", "max_batch_size=1")
+        owncluster.must(environment, "cluster.cli.main", *served, *options)
+        yield environment
     finally:
         owncluster.must(environment, "cluster.cli.main", "down")
         shutil.rmtree(root, ignore_errors=True)
@@ -151,45 +180,62 @@ def run(shape: Shape, scaling: Scaling) -> Seen:
 def _environment(shape: Shape, scaling: Scaling, root: Path) -> dict[str, str]:
     inference = {
         "MAX_REPLICAS": shape.most,
-        "TARGET_ONGOING_REQUESTS": shape.busy,  # of one slot, as busy is of its time
+        "TARGET_ONGOING_REQUESTS": shape.filled * shape.slots,
         "UPSCALE_DELAY_S": shape.up_s,
         "DOWNSCALE_DELAY_S": shape.down_s,
         "SCALING": scaling,
         "SEASON_S": shape.day_s,
         "START_S": shape.start_s,
-        "UTILISATION": shape.busy,
+        "UTILISATION": 1.0,  # the forecast is a high quantile
     }
     settings = {f"INFERENCE__{name}": value for name, value in inference.items()}
-    return owncluster.environment(root, {"EDGE__ENABLED": "false", **settings})
+    found = owncluster.environment(root, {"EDGE__ENABLED": "false", **settings})
+    return found | {"PYTHONPATH": python_path(root / "waiting", shape.work_s)}
 
 
-async def _measure(
-    shape: Shape, scaling: Scaling, settings: Settings, environment: Mapping[str, str]
-) -> Seen:
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A cluster that may be measured. work_s: of a client alone."""
+
+    scaling: Scaling
+    settings: Settings
+    work_s: float
+    loop: OpenLoop
+
+
+async def _measure(shape: Shape, clusters: Mapping[Scaling, Mapping[str, str]]) -> list[Seen]:
+    ready = [await _prepare(shape, scaling, found) for scaling, found in clusters.items()]
+    return list(await asyncio.gather(*(_replay(shape, each) for each in ready)))
+
+
+async def _prepare(shape: Shape, scaling: Scaling, environment: Mapping[str, str]) -> _Ready:
+    settings = load_settings(environment)
     token = owncluster.must(environment, "cluster.cli.main", "token").strip()
     access = Access(settings.address, settings.ports.rest, token)
-    payload = await _ready(access, shape.model)
+    payload = await _when_ready(access, shape.model)
     request = binary_request(payload, access.authority, access.headers())
     alone = ClosedLoop(access.host, access.port, request, 1)
     await alone.run(5.0)
     work_s = statistics.median(sent.taken_s for sent in alone.sent)
     _say(f"{scaling}: {1e3 * work_s:.1f} ms alone")
+    loop = OpenLoop(access.host, access.port, request, connections=512)
+    return _Ready(scaling, settings, work_s, loop)
+
+
+async def _replay(shape: Shape, ready: _Ready) -> Seen:
     times = diurnal(shape.seed, shape.rate, shape.day_s, shape.days).times
-    loop = OpenLoop(access.host, access.port, request, connections=128)
-    watch = asyncio.create_task(_watch(settings))
+    watch = asyncio.create_task(_watch(ready.settings))
     began = time.monotonic()
     try:
-        await loop.replay(times.tolist())
+        await ready.loop.replay(times.tolist())
     finally:
         watch.cancel()
-    loop.close()
+    ready.loop.close()
     ended = time.monotonic()
-    counts = await watch
-    home = Home.at(settings.home)
-    return _seen(shape, scaling, work_s, loop, counts, began, ended, home)
+    return _seen(shape, ready, await watch, began, ended)
 
 
-async def _ready(access: Access, model: str) -> Any:
+async def _when_ready(access: Access, model: str) -> Any:
     until = time.monotonic() + 60.0
     while True:
         try:
@@ -214,28 +260,21 @@ async def _watch(settings: Settings) -> list[tuple[float, int]]:
 
 
 def _seen(
-    shape: Shape,
-    scaling: Scaling,
-    work_s: float,
-    loop: OpenLoop,
-    counts: Sequence[tuple[float, int]],
-    began: float,
-    ended: float,
-    home: Home,
+    shape: Shape, ready: _Ready, counts: Sequence[tuple[float, int]], began: float, ended: float
 ) -> Seen:
-    sent = loop.sent
+    loop, sent = ready.loop, ready.loop.sent
     at = np.array([moment for moment, _ in counts])
     replicas = np.array([count for _, count in counts])
     grid = np.arange(began, ended, 0.1)
     there = replicas[np.clip(np.searchsorted(at, grid, "right") - 1, 0, None)]
     good = [each for each in sent if each.status == OK]
-    late = sum(each.taken_s > shape.late_s for each in good)
+    late = sum(each.taken_s > shape.work_s + shape.patience_s for each in good)
     errors = len(sent) - len(good) + loop.unsent
     total = len(sent) + loop.unsent
     taken_ms = sorted(1e3 * each.taken_s for each in good)
     return Seen(
-        scaling=scaling,
-        alone_ms=1e3 * work_s,
+        scaling=ready.scaling,
+        alone_ms=1e3 * ready.work_s,
         requests=total,
         replica_s=float(there.mean() * (ended - began)),
         mean_replicas=float(there.mean()),
@@ -245,7 +284,7 @@ def _seen(
         p50_ms=percentile(taken_ms, 0.5),
         p99_ms=percentile(taken_ms, 0.99),
         client_late_p99_ms=1e3 * percentile(sorted(each.late_s for each in sent), 0.99),
-        forecast_followed=_followed(home),
+        forecast_followed=_followed(Home.at(ready.settings.home)),
         curve=_curve(sent, grid - began, there),
     )
 
@@ -275,6 +314,16 @@ def _curve(
     )
 
 
+def verdicts(predictive: Seen, reactive: Seen) -> list[Verdict]:
+    """Judge what ran."""
+    share = predictive.replica_s / reactive.replica_s
+    marks = [
+        (Mark("predictive", "replica-seconds / those of Serve", "", "at_most", LEAST), share),
+        (Mark("predictive", "share of misses", "", "at_most", MISSES), predictive.misses),
+    ]
+    return [judge(mark, Found(value, value, value)) for mark, value in marks]
+
+
 def markdown(name: str, document: Mapping[str, Any]) -> str:
     """Return the page. name: of the JSON file beside it."""
     machine, shape = document["machine"], document["shape"]
@@ -287,12 +336,15 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
         "run each. "
         f"Raw results: [{name}.json]({name}.json).",
         "",
-        f"`{shape['model']}` on the cloud tier, {shape['days']} days of {shape['day_s']:g} s with "
-        f"a peak at noon, at most {shape['most']} replicas, each planned with "
-        f"{shape['busy']:.0%} of its time. Serve's policy waits {shape['up_s']:g} s to add a "
-        f"replica and {shape['down_s']:g} s to remove one, over its usual look-back of 30 s; the "
-        f"predictive one is told of the day and of a start of {shape['start_s']:g} s. A miss is an "
-        f"error or takes longer than {1e3 * shape['late_s']:g} ms.",
+        "Two clusters side by side, the same requests at the same moments: "
+        f"{shape['days']} days of {shape['day_s']:g} s with a peak at noon, {shape['load']:g} "
+        f"replicas' work on average, at most {shape['most']} replicas. A request takes "
+        f"{1e3 * shape['work_s']:g} ms, of which a replica does {shape['slots']} at once; "
+        "the model waits instead of computing. Serve's policy fills a replica to "
+        f"{shape['filled']:.0%}, waits {shape['up_s']:g} s to add one and "
+        f"{shape['down_s']:g} s to remove one, over its usual look-back of 30 s; the "
+        f"predictive one is told of the day and of a start of {shape['start_s']:g} s. "
+        f"A miss is an error or takes longer than its work and {1e3 * shape['patience_s']:g} ms.",
         "",
         "| policy | replica-seconds | mean replicas | changes | misses % | errors | p50 ms "
         "| p99 ms | requests | alone ms |",
@@ -303,6 +355,14 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
             f"| {seen['p50_ms']:.1f} | {seen['p99_ms']:.1f} | {seen['requests']} "
             f"| {seen['alone_ms']:.1f} |"
             for seen in document["runs"]
+        ),
+        "",
+        "| what | found | limit | |",
+        "|---|---|---|---|",
+        *(
+            f"| {found['mark']['title']} | {found['found']['value']:.4g} "
+            f"| {found['mark']['limit']:g} | {'held' if found['is_met'] else '**not held**'} |"
+            for found in document["marks"]
         ),
         "",
     ]
