@@ -135,6 +135,9 @@ class Dispatcher:
             except PrimeSparkError as error:
                 outcome = error.code
                 raise
+            except Exception:  # a fault of ours, and no cancellation
+                outcome = PrimeSparkError.code
+                raise
             finally:
                 taken_s = time.perf_counter() - began_s
                 self._targets.ejections.ended(sent, outcome)

@@ -184,7 +184,7 @@ class RemoteTarget:
             if load is not None:
                 table.heard(self.name, load, at)
             raise
-        except PrimeSparkError:
+        except Exception:  # a refusal, or an answer that nobody can read
             table.ended(sent)
             if load is not None:
                 table.heard(self.name, load, at)

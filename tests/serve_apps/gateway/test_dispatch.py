@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from edge_runtime.auth import Principal
+from edge_runtime.engine import Answered
 from edge_runtime.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -28,6 +29,7 @@ from serve_apps.gateway.dispatch import DEGRADED, Dispatched, Dispatcher
 from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.targets import SILENCE_S, RemoteTarget, TargetLost, TargetTable
 from serve_apps.gateway.wishes import Wishes
+from serve_apps.wire import Reply
 from tests.serve_apps.gateway.place import IDLE, KEY, Clock, Place, later, remote, request, until
 
 ANYWHERE = frozenset({"cloud", "edge", "colocated"})
@@ -131,6 +133,19 @@ async def test_an_answer_says_where_it_came_from_and_the_log_says_why(gateway: G
     assert gateway.story == [("edge/lab", "origin_site", 1, "ok")]
     assert gateway.log.decisions == 1
     assert 0.0 < gateway.log.deciding_s < 60.0
+
+
+async def test_an_answer_that_cannot_be_read_is_a_fault_of_ours_and_no_longer_under_way(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: Reply) -> Answered:
+        raise ValueError("no such tensor")
+
+    monkeypatch.setattr("serve_apps.gateway.targets.decode_reply", unreadable)
+    with pytest.raises(ValueError, match="no such tensor"):
+        await gateway.send(site="lab")
+    assert gateway.outstanding == 0
+    assert [outcome for *_, outcome in gateway.story] == [PrimeSparkError.code]
 
 
 async def test_requests_are_counted_for_scaling_where_they_went_first(
