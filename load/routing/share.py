@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -110,15 +111,18 @@ async def _decided_s(access: Access) -> float:
     """Return the seconds that decisions have taken, by the gateway's metrics."""
     connection = await connect(access.host, access.port)
     try:
-        asked = request_bytes("GET", "/metrics", access.authority, access.headers())
+        headers = {"authorization": f"Bearer {command('token', '--scope', 'metrics:read').strip()}"}
+        asked = request_bytes("GET", "/metrics", access.authority, headers)
         answer = await connection.ask(asked)
     finally:
         connection.close()
+    if answer.status != HTTPStatus.OK:
+        raise NoGateway(f"the gateway does not show its metrics: {answer.body.decode()}")
     for family in text_string_to_metric_families(answer.body.decode()):
         for sample in family.samples:
             if sample.name == DECIDED:
                 return float(sample.value)
-    raise NoGateway(f"the gateway's metrics do not tell of {DECIDED} (status {answer.status})")
+    raise NoGateway(f"the gateway's metrics do not tell of {DECIDED}")
 
 
 def _used_s(process: psutil.Process) -> float:

@@ -3,7 +3,7 @@
 A gateway at full load decides thousands of times a second about requests that are alike. Where
 nothing can have changed, the default rule's last decision is taken again: within `AGAIN_S`, as long
 as what was sent there since is less work than `AGAIN_WORK_S`, and no target was added, changed or
-gave a request up.
+gave a request up. Where there is one candidate alone, work does not matter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
 
 
 AGAIN_S: Final = 0.002
-AGAIN_WORK_S: Final = 0.00025
+AGAIN_WORK_S: Final = 0.0005
+_ONLY: Final = frozenset({"only_candidate", "tier_requested"})
+_MANY: Final = 1 << 30
 _ALIKE: Final = slice(1, Request._fields.index("draw"))  # all but the time left and chance
 _SLACK: Final = 0.1  # by which part of it the time left may differ
 
@@ -39,12 +41,19 @@ def decide(request: Request, table: RoutingTable, now: float, rule: Rule = choos
         if isinstance(outcome, Decision):
             if request.session:
                 outcome = sessions.kept(outcome, request, table, now)
-            work_s = table[outcome.target].row_s
-            uses = int(AGAIN_WORK_S / work_s) if work_s > 0.0 else 0
+            uses = _uses(outcome, table)
             table.recent = Recent(request, outcome, now, table.generation, uses) if uses else None
     if isinstance(outcome, Decision):
         table.decided(outcome, request.objective)
     return outcome
+
+
+def _uses(decision: Decision, table: RoutingTable) -> int:
+    """Return how often a decision may be taken again."""
+    if decision.reason in _ONLY:
+        return _MANY
+    work_s = table[decision.target].row_s
+    return int(AGAIN_WORK_S / work_s) if work_s > 0.0 else 0
 
 
 def _is_good(recent: Recent, request: Request, table: RoutingTable, now: float) -> bool:

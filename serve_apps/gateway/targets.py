@@ -51,6 +51,7 @@ GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
 CALLS: Final = 80  # of one model under way to one replica; more would only wait in between
 LOOK_S: Final = 0.002  # what was sent since the last look is counted anyway
+IDLE_LOOK_S: Final = 0.02  # while nothing is under way there, nothing happens there
 _RTT_SMOOTHING: Final = 0.1
 _JUST_LATE: Final = 1.001  # of its time; what was given up would have taken that at least
 
@@ -339,7 +340,7 @@ class LocalTarget:
         self._engine = engine
         self._sync = sync
         self._clock = clock
-        self._looked: dict[Key, float] = {}
+        self._look_at: dict[Key, float] = {}
         self.join(Knowledge())
 
     def join(self, knowledge: Knowledge) -> None:
@@ -363,11 +364,12 @@ class LocalTarget:
     def look(self, key: Key) -> None:
         """See how the engine is, before a decision; there is no need to be told."""
         now = self._clock()
-        if now - self._looked.get(key, -LOOK_S) < LOOK_S:
+        if now < self._look_at.get(key, 0.0):
             return
-        self._looked[key] = now
         load = self._engine.load_of(key)
         self._knowledge.saw(self.name, key, load, now)
+        is_idle = load is not None and not (load.queued or load.running)
+        self._look_at[key] = now + (IDLE_LOOK_S if is_idle else LOOK_S)
 
     async def infer(
         self,

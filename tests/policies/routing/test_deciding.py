@@ -93,6 +93,13 @@ def test_a_place_whose_work_is_not_known_or_is_much_is_decided_on_each_time() ->
         assert table.recent is None
 
 
+def test_where_there_is_one_candidate_its_work_does_not_matter() -> None:
+    table, (ask, asked) = RoutingTable([QUICK[0]._replace(row_s=0.1)]), counted()
+    for _ in range(10):
+        ask(ASKED, table, NOW)
+    assert len(asked) == 1
+
+
 def test_other_rules_decide_each_time() -> None:
     table = RoutingTable(QUICK)
     found = [
