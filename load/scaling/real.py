@@ -60,8 +60,8 @@ class Shape:
     """What to send and how replicas are planned; times in seconds.
 
     work_s: of a request, of which a replica does `slots` at once; load: replicas that the mean of
-    the work keeps fully busy; filled: share of its time that Serve's policy plans a replica with;
-    most: replicas.
+    the work keeps fully busy; filled, utilisation: share of its time that Serve's policy, and the
+    forecast, plan a replica with; most: replicas.
     """
 
     model: str
@@ -71,6 +71,7 @@ class Shape:
     slots: int
     load: float
     filled: float
+    utilisation: float
     most: int
     start_s: float
     up_s: float
@@ -115,10 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--day", type=float, default=600.0, help="length of a day, seconds")
     parser.add_argument("--days", type=int, default=2)
     parser.add_argument("--work", type=float, default=0.25, help="of a request, seconds")
-    parser.add_argument("--load", type=float, default=3.0, help="replicas' work on average")
+    parser.add_argument("--load", type=float, default=2.0, help="replicas' work on average")
     parser.add_argument("--filled", type=float, default=0.7, help="share that Serve plans with")
+    parser.add_argument(
+        "--utilisation", type=float, default=0.85, help="share that the forecast plans with"
+    )
     parser.add_argument("--most", type=int, default=12, help="replicas")
-    parser.add_argument("--start", type=float, default=8.0, help="a replica's start, seconds")
+    parser.add_argument("--start", type=float, default=15.0, help="a replica's start, seconds")
     parser.add_argument("--up", type=float, default=5.0, help="Serve's delay up, seconds")
     parser.add_argument("--down", type=float, default=60.0, help="Serve's delay down, seconds")
     parser.add_argument("--patience", type=float, default=0.5, help="beyond the work, seconds")
@@ -127,10 +131,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="scaling-real", help="of the files written")
     options = parser.parse_args(arguments)
     shape = Shape(
-        options.model, options.day, options.days, options.work, os.cpu_count() or 1, options.load,
-        options.filled, options.most, options.start, options.up, options.down, options.patience,
-        options.seed,
-    )  # fmt: skip
+        model=options.model,
+        day_s=options.day,
+        days=options.days,
+        work_s=options.work,
+        slots=os.cpu_count() or 1,
+        load=options.load,
+        filled=options.filled,
+        utilisation=options.utilisation,
+        most=options.most,
+        start_s=options.start,
+        up_s=options.up,
+        down_s=options.down,
+        patience_s=options.patience,
+        seed=options.seed,
+    )
     signal.signal(signal.SIGTERM, _end)  # or the clusters would outlive this
     began = time.monotonic()
     try:
@@ -186,7 +201,7 @@ def _environment(shape: Shape, scaling: Scaling, root: Path) -> dict[str, str]:
         "SCALING": scaling,
         "SEASON_S": shape.day_s,
         "START_S": shape.start_s,
-        "UTILISATION": 1.0,  # the forecast is a high quantile
+        "UTILISATION": shape.utilisation,
     }
     settings = {f"INFERENCE__{name}": value for name, value in inference.items()}
     found = owncluster.environment(root, {"EDGE__ENABLED": "false", **settings})
@@ -343,7 +358,8 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
         "the model waits instead of computing. Serve's policy fills a replica to "
         f"{shape['filled']:.0%}, waits {shape['up_s']:g} s to add one and "
         f"{shape['down_s']:g} s to remove one, over its usual look-back of 30 s; the "
-        f"predictive one is told of the day and of a start of {shape['start_s']:g} s. "
+        f"forecast to {shape['utilisation']:.0%}, and it is told of the day and of a start of "
+        f"{shape['start_s']:g} s. "
         f"A miss is an error or takes longer than its work and {1e3 * shape['patience_s']:g} ms.",
         "",
         "| policy | replica-seconds | mean replicas | changes | misses % | errors | p50 ms "
