@@ -2,7 +2,8 @@
 
 A model's size is what the process grew by while it was loaded, so loads go one after the other
 where a limit is set. Before the first load of a version its size is a guess from its file: ONNX
-Runtime takes about three times that (docs/explanation/memory.md).
+Runtime takes about three times that (docs/explanation/memory.md). What others take meanwhile counts
+too: a size above the whole limit is believed when it was measured twice.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Residency:
         self._measure = measure
         self._sizes: dict[Key, int] = {}
         self._known: dict[Key, int] = {}  # sizes seen before, for versions that come back
+        self._doubted: set[Key] = set()  # whose known size is above the limit, measured once
         self._used_at: dict[Key, float] = {}
         self._pinned: set[Key] = set()
         self._held: Counter[Key] = Counter()
@@ -98,17 +100,31 @@ class Residency:
             yield
             return
         async with self._lock:
-            await self._wait_for_room(key, self._known.get(key) or _guess(source))
+            await self._wait_for_room(key, self._expected(key, source))
             before = self._measure()
             yield
             # Somebody else may have given memory back meanwhile.
             size = max(LEAST_BYTES, min(_file_bytes(source)), self._measure() - before)
-            self._sizes[key] = self._known[key] = size
+            self._sizes[key] = size
+            self._learn(key, size)
             self.evicted.discard(key)
             if source.options.pinned:
                 self._pinned.add(key)
             self.touch(key)
             await self._make_room(key, 0)  # the guess may have been low
+
+    def _expected(self, key: Key, source: ModelSource) -> int:
+        known = None if key in self._doubted else self._known.get(key)
+        return known or _guess(source)
+
+    def _learn(self, key: Key, size: int) -> None:
+        """Remember a size; one that would keep a version out for good has to be seen again."""
+        is_first = self._known.get(key, 0) <= self.limit_bytes
+        self._known[key] = size
+        if size > self.limit_bytes and is_first:
+            self._doubted.add(key)
+        else:
+            self._doubted.discard(key)
 
     async def _wait_for_room(self, key: Key, needed_bytes: int) -> None:
         """Make room, if need be when models that are in use now have become idle."""

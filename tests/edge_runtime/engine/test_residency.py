@@ -383,6 +383,25 @@ async def test_memory_that_somebody_else_gave_back_meanwhile_does_not_hide_a_mod
     assert rooms.residency.sizes[("b", "1")] == LEAST_BYTES
 
 
+async def test_what_others_took_while_it_was_loaded_does_not_keep_a_version_out_for_good() -> None:
+    rooms = Rooms(100 * MIB)
+    await rooms.come("a", 10 * MIB, meanwhile=200 * MIB)
+    assert rooms.residency.sizes[("a", "1")] == 210 * MIB
+    await rooms.come("b", 60 * MIB)
+    assert rooms.residency.evicted == {("a", "1")}
+    await rooms.come("a", 10 * MIB)
+    assert rooms.residency.sizes == {("a", "1"): 10 * MIB, ("b", "1"): 60 * MIB}
+
+
+async def test_a_version_that_was_above_the_limit_twice_is_refused_before_anybody_goes() -> None:
+    rooms = Rooms(100 * MIB)
+    for model in ("a", "b", "a", "c"):
+        await rooms.come(model, 210 * MIB if model == "a" else 60 * MIB)
+    with pytest.raises(Unavailable, match="'a' needs about 210 MiB"):
+        await rooms.come("a", 210 * MIB)
+    assert rooms.residency.sizes == {("c", "1"): 60 * MIB}
+
+
 async def test_a_load_that_fails_takes_no_share() -> None:
     rooms = Rooms(100 * MIB)
     source = ModelSource.of("a", "1", Path(), "gate", ModelOptions())
