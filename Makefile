@@ -13,6 +13,7 @@ NPM := $(VENV)/npm
 LOCUST_USERS ?= 20
 LOCUST_TIME ?= 30s
 SOAK_MINUTES ?= 20
+TEST_PROCESSES ?= 2
 FUZZ_REQUESTS ?= 20000
 CHAOS_MINUTES ?= 30
 SYSTEM_PACKAGES := faketime iproute2 qemu-user-static
@@ -65,8 +66,8 @@ system:
 	fi
 
 .PHONY: test
-test: setup system  ## Every test, with coverage; what CI runs
-	@$(BIN)/python -m pytest --durations=10 --cov --cov-report=term:skip-covered
+test: setup system  ## Every test, with coverage; what CI runs (TEST_PROCESSES=2)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --durations=10 --cov --cov-report=term:skip-covered
 
 .PHONY: test-fast
 test-fast: setup  ## The tests that need no cluster

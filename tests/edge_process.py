@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 
@@ -24,8 +25,10 @@ START_S: Final = 30.0
 
 
 class EdgeProcess:
-    """A runtime with a home of its own. rest, grpc: host:port; extra: of the environment of it and
-    of commands; prefix: a command that it is started by.
+    """A runtime with a home of its own; a `with` leaves nothing of it behind.
+
+    rest, grpc: host:port; extra: of the environment of it and of commands; prefix: a command that
+    it is started by.
     """
 
     def __init__(self, home: Path, settings: Mapping[str, object] | None = None) -> None:
@@ -44,6 +47,15 @@ class EdgeProcess:
         self.extra: dict[str, str] = {}
         self.prefix: Sequence[str] = ()
         home.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(Home(self.home).edge_run, ignore_errors=True)
 
     @property
     def flags(self) -> list[str]:

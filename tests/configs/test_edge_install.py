@@ -30,6 +30,9 @@ NO_INDEX = {
     "PIP_FIND_LINKS": "",
     "PIP_RETRIES": "0",
 }
+# Bytecode is most of the time and of the files of an installation. (Of pip's options that begin
+# with "no" a false value is what switches them on.)
+NO_BYTECODE = {"PIP_NO_COMPILE": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 
 Tree = dict[str, tuple[str, int, int]]
 
@@ -45,7 +48,7 @@ def install(
     path = os.environ["PATH"] if tools is None else f"{tools}:{os.environ['PATH']}"
     return subprocess.run(
         ["bash", str(script), *map(str, arguments)],
-        env={**os.environ, **NO_INDEX, "PYTHON": str(python), "PATH": path},
+        env={**os.environ, **NO_INDEX, **NO_BYTECODE, "PYTHON": str(python), "PATH": path},
         user=user,
         cwd="/",
         capture_output=True,
@@ -269,9 +272,16 @@ def first(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Install
 
 @pytest.fixture
 def installed(first: Installed, tmp_path: Path) -> Installed:
-    """An installed box of one's own."""
-    root = tmp_path / "box"
-    shutil.copytree(first.root, root, symlinks=True)
+    """An installed box of one's own; packages, which nobody writes to, are links to the first's."""
+    root, packages = tmp_path / "box", first.root / "opt" / "prime-spark"
+
+    def link_or_copy(source: str, target: str) -> None:
+        if Path(source).is_relative_to(packages) and not Path(source).is_symlink():
+            os.link(source, target)
+        else:
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    shutil.copytree(first.root, root, symlinks=True, copy_function=link_or_copy)
     return Installed(root, first.wheelhouse, first.said)
 
 

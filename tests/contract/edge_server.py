@@ -72,21 +72,21 @@ class EdgeServer:
 @contextmanager
 def edge_server(folder: Path) -> Iterator[EdgeServer]:
     """Start a runtime that serves the suite's models; `broken` and a second `add_sub` are not."""
-    process = EdgeProcess(folder / "home", SETTINGS)
-    for source in write_models(folder):
-        process.install(source)
-    key = process.must("apikey", "create", "suite").strip()
-    process.start()
-    try:
-        made = EdgeServer(process, key, process.token(SCOPES))
-        with httpx.Client(base_url=f"http://{process.rest}", headers=made.bearer) as api:
-            index = api.post("/v2/repository/index").json()
-            for entry in index:
-                if entry["version"] == "1" and entry["name"] != "broken":
-                    api.post(
-                        f"/v2/repository/models/{entry['name']}/load",
-                        json={"parameters": {"version": "1"}},
-                    ).raise_for_status()
-        yield made
-    finally:
-        assert process.stop() == 0
+    with EdgeProcess(folder / "home", SETTINGS) as process:
+        for source in write_models(folder):
+            process.install(source)
+        key = process.must("apikey", "create", "suite").strip()
+        process.start()
+        try:
+            made = EdgeServer(process, key, process.token(SCOPES))
+            with httpx.Client(base_url=f"http://{process.rest}", headers=made.bearer) as api:
+                index = api.post("/v2/repository/index").json()
+                for entry in index:
+                    if entry["version"] == "1" and entry["name"] != "broken":
+                        api.post(
+                            f"/v2/repository/models/{entry['name']}/load",
+                            json={"parameters": {"version": "1"}},
+                        ).raise_for_status()
+            yield made
+        finally:
+            assert process.stop() == 0

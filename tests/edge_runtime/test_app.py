@@ -44,25 +44,22 @@ def model(folder: Path, name: str, version: str = "1") -> ModelSource:
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[EdgeProcess]:
     """A box of the test's own, not started; nothing of it may be left running."""
-    made = EdgeProcess(tmp_path / "home")
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
-    shutil.rmtree(Home(made.home).edge_run, ignore_errors=True)
+    with EdgeProcess(tmp_path / "home") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     """A box that runs for all tests that leave it as they found it: `good`, `slow`, `off`."""
     folder = tmp_path_factory.mktemp("shared")
-    made = EdgeProcess(folder / "home", {"edge.site": "barn", "engine.max_queue_wait_ms": 60_000})
-    for source in (model(folder, "good"), slow_model(folder)):
-        made.install(source)
-    made.start()
-    yield made
-    assert made.stop() == 0
-    everything_is_json(made)
+    settings = {"edge.site": "barn", "engine.max_queue_wait_ms": 60_000}
+    with EdgeProcess(folder / "home", settings) as made:
+        for source in (model(folder, "good"), slow_model(folder)):
+            made.install(source)
+        made.start()
+        yield made
+        assert made.stop() == 0
+        everything_is_json(made)
 
 
 def slow_model(folder: Path) -> ModelSource:

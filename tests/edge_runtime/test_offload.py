@@ -42,13 +42,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSource]:
 def cloud(
     tmp_path_factory: pytest.TempPathFactory, sources: dict[str, ModelSource]
 ) -> Iterator[EdgeProcess]:
-    process = EdgeProcess(tmp_path_factory.mktemp("cloud") / "home")
-    for model in ("mlp", "add_sub", "slow"):
-        process.install(sources[model])
-    process.start()
-    yield process
-    process.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
-    assert process.stop() == 0
+    with EdgeProcess(tmp_path_factory.mktemp("cloud") / "home") as process:
+        for model in ("mlp", "add_sub", "slow"):
+            process.install(sources[model])
+        process.start()
+        yield process
+        process.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+        assert process.stop() == 0
 
 
 class Cloud(Protocol):

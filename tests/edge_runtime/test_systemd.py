@@ -115,20 +115,20 @@ def test_a_runtime_says_that_it_is_ready_alive_and_stopping_and_is_silent_while_
     """What hangs the loop, and no other thread, is a signal's handler."""
     watchdog_s, hangs_s = 0.4, 1.5
     (tmp_path / "sitecustomize.py").write_text(HANGS_WHEN_TOLD.format(seconds=hangs_s))
-    process = EdgeProcess(tmp_path / "home")
-    process.start({**manager.environment(watchdog_s), "PYTHONPATH": str(tmp_path)})
-    try:
-        assert manager.until("READY") == {"READY": "1", "STATUS": "ready"}
-        assert [manager.until("WATCHDOG") for _ in range(3)] == [{"WATCHDOG": "1"}] * 3
-        manager.drain()
-        began = time.monotonic()
-        assert process.process is not None
-        process.process.send_signal(signal.SIGUSR2)
-        signs = [_next_sign(manager, began) for _ in range(3)]
-        gaps = [after - before for before, after in pairwise([0.0, *signs])]
-        assert max(gaps) > 0.8 * hangs_s > 2 * watchdog_s, "whoever watches would restart it"
-    finally:
-        code = process.stop()
+    with EdgeProcess(tmp_path / "home") as process:
+        process.start({**manager.environment(watchdog_s), "PYTHONPATH": str(tmp_path)})
+        try:
+            assert manager.until("READY") == {"READY": "1", "STATUS": "ready"}
+            assert [manager.until("WATCHDOG") for _ in range(3)] == [{"WATCHDOG": "1"}] * 3
+            manager.drain()
+            began = time.monotonic()
+            assert process.process is not None
+            process.process.send_signal(signal.SIGUSR2)
+            signs = [_next_sign(manager, began) for _ in range(3)]
+            gaps = [after - before for before, after in pairwise([0.0, *signs])]
+            assert max(gaps) > 0.8 * hangs_s > 2 * watchdog_s, "whoever watches would restart it"
+        finally:
+            code = process.stop()
     assert code == 0
     assert manager.until("STOPPING")["STOPPING"] == "1"
 

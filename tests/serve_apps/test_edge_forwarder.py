@@ -32,14 +32,14 @@ def process(
     tmp_path_factory: pytest.TempPathFactory, models: Mapping[str, ModelSource]
 ) -> Iterator[EdgeProcess]:
     """A runtime that has one model of its own, put there by hand."""
-    made = EdgeProcess(tmp_path_factory.mktemp("edge") / "home")
-    made.install(models["add_sub"])
-    made.start()
-    yield made
-    assert made.process is not None
-    if made.process.poll() is None:
-        made.process.send_signal(signal.SIGCONT)
-        assert made.stop() == 0
+    with EdgeProcess(tmp_path_factory.mktemp("edge") / "home") as made:
+        made.install(models["add_sub"])
+        made.start()
+        yield made
+        assert made.process is not None
+        if made.process.poll() is None:
+            made.process.send_signal(signal.SIGCONT)
+            assert made.stop() == 0
 
 
 @pytest.fixture

@@ -194,9 +194,9 @@ def test_a_box_of_which_nothing_can_be_read_is_examined_to_the_end(tmp_path: Pat
 def test_the_command_says_the_same_to_people_and_machines_and_ends_with_1_for_a_problem(
     tmp_path: Path,
 ) -> None:
-    process = EdgeProcess(tmp_path / "home")
-    shown = process.run("edge", "doctor")
-    told = process.run("edge", "doctor", "--json")
+    with EdgeProcess(tmp_path / "home") as process:
+        shown = process.run("edge", "doctor")
+        told = process.run("edge", "doctor", "--json")
     assert shown.returncode == told.returncode == 1, shown.stderr + told.stderr
     names = [check["name"] for check in json.loads(told.stdout)["checks"]]
     assert {"hailo device", "system", "onnxruntime", "runtime"} <= set(names)
@@ -207,16 +207,14 @@ def test_the_command_says_the_same_to_people_and_machines_and_ends_with_1_for_a_
 def test_the_command_ends_with_0_when_the_runtime_serves_and_nothing_else_is_a_problem(
     tmp_path: Path,
 ) -> None:
-    process = EdgeProcess(tmp_path / "home")
-    process.start()
-    try:
+    with EdgeProcess(tmp_path / "home") as process:
+        process.start()
         done = process.run("edge", "doctor", "--json")
         checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
         assert checks["runtime"]["found"].startswith("ready")
         problems = [name for name, check in checks.items() if check["state"] == "problem"]
         assert "runtime" not in problems
         assert done.returncode == (1 if problems else 0), done.stdout
-    finally:
         process.stop()
 
 
