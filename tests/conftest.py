@@ -1,4 +1,4 @@
-"""Settings that hold for every test, and which of them may run side by side.
+"""Settings that hold for every test, which of them may run side by side, what is not traced.
 
 `make test` runs the suite in several processes (pytest-xdist). The tests of a file stay in one, so
 that they share what their file starts; clusters and whole benchmarks, which take all of a machine,
@@ -24,11 +24,22 @@ UNITS: Final = (
     ("tests/train/",),  # share a trained model, and that torch was imported
 )
 
+# Simulations decide so often that tracing them took twice as long as running them; what they decide
+# with is covered where it is tested (tests/policies).
+UNTRACED: Final = ("tests/load/routing/", "tests/load/scaling/", "tests/load/simulator/")
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Remove what earlier runs that were killed left behind; once, where there are workers."""
     if not hasattr(session.config, "workerinput"):
         sweep()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave simulations out of the measurement of coverage."""
+    for item in items:
+        if item.nodeid.startswith(UNTRACED):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown where the plugin is switched off

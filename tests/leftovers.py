@@ -1,4 +1,4 @@
-"""What killed runs left below the temporary folder: homes of clusters, and sockets of long homes."""
+"""What killed runs left below the temporary folder: homes of clusters, and their sockets."""
 
 from __future__ import annotations
 

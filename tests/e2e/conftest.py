@@ -13,7 +13,7 @@ from tests.e2e.cluster import TestCluster, own_cluster
 from train.zoo import digits
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     """The cluster that most tests share, with digits served on every tier."""
     with own_cluster() as found:
@@ -28,7 +28,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def test_set(cluster: TestCluster) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The digits' held-back images and labels."""
     data: Any = digits.load(cluster.home.root)

@@ -82,6 +82,10 @@ def _scaling(cluster: TestCluster) -> Any:
     return cluster.json("scaling")
 
 
+def _forecast(cluster: TestCluster) -> Any:
+    return _scaling(cluster)["forecast"]
+
+
 def test_replicas_come_with_the_load_and_go_with_it(scaling_cluster: TestCluster) -> None:
     with scaling_cluster.http("infer") as client:
         wait_until(
@@ -89,9 +93,14 @@ def test_replicas_come_with_the_load_and_go_with_it(scaling_cluster: TestCluster
         )
         with _busy(client):
             wait_until(lambda: _replicas(scaling_cluster) == 2, "a second replica", 120.0)
-            wait_until(lambda: _scaling(scaling_cluster)["forecast"]["rate"] > 0, "a forecast")
-            found = _scaling(scaling_cluster)
-            assert found["forecast"]["age_s"] < 6
+            wait_until(
+                lambda: (
+                    (found := _forecast(scaling_cluster))
+                    and found["rate"] > 0
+                    and found["age_s"] < 6  # it is made every few seconds
+                ),
+                "a forecast of this load",
+            )
         wait_until(lambda: _replicas(scaling_cluster) == 1, "one replica again", 180.0)
     changes = [(line["from"], line["to"]) for line in _scaling(scaling_cluster)["decisions"]]
     assert (1, 2) in changes
@@ -105,13 +114,13 @@ def test_a_forecaster_that_is_killed_is_replaced(scaling_cluster: TestCluster) -
         return [process for process in found if _is_forecaster(process)]
 
     (old,) = wait_until(forecasters, "a forecaster")
-    before = _scaling(scaling_cluster)["forecast"]["at_s"]
+    before = wait_until(lambda: _forecast(scaling_cluster), "a forecast")["at_s"]
     os.kill(old.pid, signal.SIGKILL)
     wait_until(
         lambda: [process for process in forecasters() if process.pid != old.pid], "a new one"
     )
     wait_until(
-        lambda: (_scaling(scaling_cluster)["forecast"] or {"at_s": 0})["at_s"] > before + 3,
+        lambda: (found := _forecast(scaling_cluster)) and found["at_s"] > before + 3,
         "a new forecast",
     )
 

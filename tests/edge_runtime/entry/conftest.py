@@ -15,12 +15,15 @@ Region = tuple[Gateway, Gateway, Gateway]
 
 @pytest.fixture
 def gateways(tmp_path: Path) -> Iterator[Region]:
-    """Three gateways that name each other: near (1 ms), middle (20 ms) and far (40 ms)."""
+    """Three gateways that name each other: near (1 ms), middle (60 ms) and far (120 ms).
+
+    Further apart than what a busy machine adds to a probe.
+    """
     near, middle, far = (
         Gateway(tmp_path / name, free_port()) for name in ("near", "middle", "far")
     )
     try:
-        for gateway, delay_s in ((near, 0.001), (middle, 0.02), (far, 0.04)):
+        for gateway, delay_s in ((near, 0.001), (middle, 0.06), (far, 0.12)):
             gateway.control = {"delay_s": delay_s, "sites": sites_of(near, middle, far)}
             gateway.launch()
         for gateway in (near, middle, far):
@@ -57,6 +60,7 @@ def client(gateways: Region) -> Iterator[EntryClient]:
     """A client that was told of the far one only, has looked around, and does so often."""
     with quick(gateways[2]) as made:
         made.refresh()
+        until(lambda: current(made) == "near")
         yield made
 
 

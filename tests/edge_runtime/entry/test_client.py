@@ -118,7 +118,7 @@ def test_a_slow_answer_of_a_gateway_that_is_well_is_waited_for(
 def test_a_client_that_moves_changes_its_gateway(gateways: Region, client: EntryClient) -> None:
     near, _, far = gateways
     client.infer("m", BODY)
-    near.behave(delay_s=0.06)
+    near.behave(delay_s=0.2)
     far.behave(delay_s=0.001)
     until(lambda: current(client) == "far")
     assert client.infer("m", BODY).gateway == far.url
@@ -126,12 +126,12 @@ def test_a_client_that_moves_changes_its_gateway(gateways: Region, client: Entry
 
 def test_a_client_does_not_change_for_a_little(gateways: Region, client: EntryClient) -> None:
     near, middle, far = gateways
-    near.behave(delay_s=0.020)
-    middle.behave(delay_s=0.035)
+    near.behave(delay_s=0.10)
+    middle.behave(delay_s=0.17)
     client.refresh()
     far.kill()
     assert current(client) == "near"
-    near.behave(delay_s=0.038)
+    near.behave(delay_s=0.18)
     for _ in range(10):
         client.refresh()
         assert current(client) == "near"
