@@ -71,7 +71,7 @@ test: setup system  ## Every test, with coverage; what CI runs (TEST_PROCESSES=2
 
 .PHONY: test-fast
 test-fast: setup  ## The tests that need no cluster
-	@$(BIN)/python -m pytest -q --ignore=tests/e2e --ignore=tests/train
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --ignore=tests/e2e --ignore=tests/train
 
 .PHONY: lint
 lint: setup  ## Format, ruff, mypy strict, import layering, workflow checks

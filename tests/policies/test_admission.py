@@ -45,6 +45,13 @@ def test_each_limit_refuses_with_its_reason(
     assert admit(state, 1.0, slack_s, max_wait_s) == expected
 
 
+def test_a_deadline_is_judged_by_those_who_go_first_and_the_longest_wait_by_all() -> None:
+    state = replace(EMPTY, queued=5, work_ahead_s=8.0, before_s=2.0)
+    assert admit(state, 1.0, slack_s=2.0, max_wait_s=9.0) == Admitted(1.0)
+    assert admit(state, 1.0, slack_s=1.5, max_wait_s=9.0) == Refused("deadline", 1.0)
+    assert admit(state, 1.0, slack_s=9.0, max_wait_s=3.0) == Refused("queue_wait", 2.0)
+
+
 def test_what_just_fits_is_admitted() -> None:
     state = replace(EMPTY, queued=9, work_ahead_s=2.0)
     assert admit(state, service_s=0.5, slack_s=1.5, max_wait_s=1.5) == Admitted(1.0)
