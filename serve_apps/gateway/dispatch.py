@@ -27,6 +27,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.service import CallContext
 from edge_runtime.protocol.types import InferRequest
 from policies.routing import Decision, Hopeless, NoTarget, Outcome, Request, decide
+from policies.routing.patience import patience_s
 from serve_apps.gateway.arrivals import CLOUD, Arrivals
 from serve_apps.gateway.decisions import DecisionLog, DecisionRecord, Way
 from serve_apps.gateway.geography import Geography
@@ -117,10 +118,10 @@ class Dispatcher:
             reason = FAILOVER if attempt > 1 else DEGRADED if is_cheap else decision.reason
             answer: Answered | None = None
             outcome = "cancelled"
-            may_move = attempt < ATTEMPTS and _has_alternative(decision)
+            patience = patience_s(decision, wanted.slack_s) if attempt < ATTEMPTS else None
             sent = self._targets.ejections.sent(decision.target)
             try:
-                answer = await self._call(decision, wanted, request, version, context, may_move)
+                answer = await self._call(decision, wanted, request, version, context, patience)
                 outcome = "ok"
                 return Dispatched(answer, decision.target, reason)
             except NotFound as error:
@@ -214,7 +215,7 @@ class Dispatcher:
         request: InferRequest,
         version: str,
         context: CallContext,
-        may_move: bool,
+        patience: float | None,
     ) -> Answered:
         try:
             return await self._targets[decision.target].infer(
@@ -223,7 +224,7 @@ class Dispatcher:
                 wanted,
                 deadline=context.deadline,
                 priority=context.priority,
-                may_move=may_move,
+                patience_s=patience,
                 trace=context.trace,
             )
         except TimeoutError:
@@ -261,10 +262,6 @@ class Dispatcher:
                 way=way,
             )
         )
-
-
-def _has_alternative(decision: Decision) -> bool:
-    return any(v.ruled_out is None and v.target != decision.target for v in decision.verdicts)
 
 
 def _late(model: str) -> DeadlineExceeded:

@@ -5,9 +5,10 @@ traffic the table is as fresh as the traffic, and probes become rare.
 
 A target that has answered nothing for `SILENCE_S` is silent: requests that can go elsewhere
 do so at once, those already sent too, while requests with nowhere else to go stay with it,
-because a machine that is short of processor time looks the same from here as a dead one. It
-is down when the way to it fails, or after `GONE_S` of silence; then everybody who waits on it
-is told. A target of one replica is down as soon as calls to it fail; with more of them, a
+because a machine that is short of processor time looks the same from here as a dead one. A
+request with less time than that leaves when its own patience ends (`policies.routing.patience`).
+A target is down when the way to it fails, or after `GONE_S` of silence; then everybody who waits
+on it is told. A target of one replica is down as soon as calls to it fail; with more of them, a
 failed call says that one is gone, and the next probe how many are left. The calls of a model
 that are under way are bounded: a target that is slow keeps what it has. The request path only
 reads plain values on its own event loop: no locks, no I/O.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
@@ -62,6 +64,12 @@ class TargetLost(Unavailable):
     code = LOST
 
 
+class TargetSilent(TargetLost):
+    """The target has answered nobody since the request was sent, which may still go elsewhere."""
+
+    code = "target_silent"
+
+
 class Backing(Protocol):
     """How a target is reached.
 
@@ -80,12 +88,13 @@ class Backing(Protocol):
 class _Wait:
     """A caller that waits for an answer, until the deadline or until it is let go before."""
 
-    __slots__ = ("is_let_go", "limit", "may_move")
+    __slots__ = ("has_given_up", "is_let_go", "limit", "may_move")
 
     def __init__(self, limit: asyncio.Timeout, may_move: bool) -> None:
         self.limit = limit
         self.may_move = may_move
         self.is_let_go = False
+        self.has_given_up = False
 
     def let_go(self) -> None:
         if not self.limit.expired():
@@ -148,13 +157,14 @@ class RemoteTarget:
         *,
         deadline: float,
         priority: int,
-        may_move: bool,
+        patience_s: float | None,
         trace: str = "",
     ) -> Answered:
-        """Send a request; may_move: it could go elsewhere, so silence is a reason to let go.
+        """Send a request; patience_s: see `policies.routing.patience`.
 
         wanted: what routing made of it; deadline: on the loop's clock. Raises TargetLost when the
-        way fails, TimeoutError at the deadline, or what the replica refused with.
+        way fails, TargetSilent at the end of its patience, TimeoutError at the deadline, or what
+        the replica refused with.
         """
         table = self._knowledge.table((request.model, version))
         self._refuse_if_full(request.model, table[self.name].outstanding)
@@ -164,8 +174,8 @@ class RemoteTarget:
         slack_s = max(wanted.slack_s - sent.rtt_s, 0.5 * wanted.slack_s)
         call = encode_call(request, version, slack_s, priority, trace)
         try:
-            reply = await self._exchange(call, deadline, may_move)
-        except TimeoutError:
+            reply = await self._exchange(call, deadline, patience_s)
+        except (TimeoutError, TargetSilent):
             table.late(sent, self._clock(), _JUST_LATE * wanted.slack_s)
             raise
         except BaseException:
@@ -282,9 +292,13 @@ class RemoteTarget:
                 details={"reason": "queue_full"},
             )
 
-    async def _exchange(self, call: Call, deadline: float, may_move: bool) -> Reply:
+    async def _exchange(self, call: Call, deadline: float, patience_s: float | None) -> Reply:
         limit = asyncio.timeout_at(deadline)
-        waiting = _Wait(limit, may_move)
+        waiting = _Wait(limit, may_move=patience_s is not None)
+        patience = None
+        if patience_s is not None and patience_s < math.inf:
+            loop = asyncio.get_running_loop()
+            patience = loop.call_later(patience_s, self._give_up, waiting, self._clock())
         try:
             async with limit:
                 self._waiting.add(waiting)
@@ -301,6 +315,8 @@ class RemoteTarget:
             raise self._lost() from None
         except Exception as error:
             if limit.expired():
+                if waiting.has_given_up:
+                    raise TargetSilent(self._lost().message, retry_after_s=1.0) from None
                 if waiting.is_let_go:
                     raise self._lost() from None
                 raise
@@ -311,6 +327,15 @@ class RemoteTarget:
             if self._strikes >= STRIKES and not self.has_spare:
                 self.lose(f"calls fail with {type(error).__name__}")
             raise self._lost() from error
+        finally:
+            if patience is not None:
+                patience.cancel()
+
+    def _give_up(self, waiting: _Wait, sent_at: float) -> None:
+        """Let go of a caller at the end of its patience, unless anything was heard since."""
+        if self._heard_at <= sent_at and not waiting.is_let_go:
+            waiting.let_go()
+            waiting.has_given_up = waiting.is_let_go
 
     def _lost(self) -> TargetLost:
         return TargetLost(f"target '{self.name}' went away", retry_after_s=1.0)
@@ -379,7 +404,7 @@ class LocalTarget:
         *,
         deadline: float,
         priority: int,
-        may_move: bool,
+        patience_s: float | None,
         trace: str = "",
     ) -> Answered:
         table = self._knowledge.table((request.model, version))

@@ -246,16 +246,31 @@ async def test_a_model_unloaded_meanwhile_is_unavailable_not_unknown(
         await alone.send()
 
 
-async def test_the_deadline_ends_a_call_and_frees_the_replica(
-    gateway: Gateway, cloud: Place, edge: Place
-) -> None:
+async def test_the_deadline_ends_a_call_and_frees_the_replica(alone: Gateway, cloud: Place) -> None:
     cloud.hang()
     with pytest.raises(DeadlineExceeded):
-        await gateway.send(timeout_s=0.05)
+        await alone.send(timeout_s=0.05)
     await until(lambda: cloud.running == 0)
     assert cloud.cancelled == 1
-    assert edge.calls == []
-    assert gateway.story == [("cloud", "origin_site", 1, "deadline_exceeded")]
+    assert alone.story == [("cloud", "only_candidate", 1, "deadline_exceeded")]
+    assert alone.outstanding == 0
+
+
+async def test_a_request_that_hears_nothing_moves_within_its_deadline_and_ejects_nobody(
+    cloud: Place, edge: Place
+) -> None:
+    names = {"cloud": cloud, "edge/lab": edge}
+    gateway = Gateway(names, ejection=EjectionRules(consecutive=1))
+    await gateway.table.probe()
+    cloud.hang()
+    found = await gateway.send(timeout_s=0.5)
+    assert (found.target, found.reason) == ("edge/lab", "failover")
+    assert gateway.story == [
+        ("cloud", "origin_site", 1, "target_silent"),
+        ("edge/lab", "failover", 2, "ok"),
+    ]
+    assert (cloud.running, cloud.cancelled) == (0, 1)
+    assert gateway.table.ejections.now() == frozenset(), "half a second may be a busy processor"
     assert gateway.outstanding == 0
 
 

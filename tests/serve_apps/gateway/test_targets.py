@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from serve_apps.gateway.targets import (
     STRIKES,
     RemoteTarget,
     TargetLost,
+    TargetSilent,
     TargetTable,
     failures,
 )
@@ -60,8 +62,8 @@ async def target(place: Place, clock: Clock) -> RemoteTarget:
     return made
 
 
-def _send(target: RemoteTarget, *, may_move: bool = False) -> asyncio.Task[Answered]:
-    sent = target.infer(request(), "1", WANTED, deadline=later(), priority=0, may_move=may_move)
+def _send(target: RemoteTarget, *, patience_s: float | None = None) -> asyncio.Task[Answered]:
+    sent = target.infer(request(), "1", WANTED, deadline=later(), priority=0, patience_s=patience_s)
     return asyncio.create_task(sent)
 
 
@@ -207,7 +209,7 @@ async def test_the_deadline_ends_a_wait_and_is_no_loss(target: RemoteTarget, pla
     for _ in range(STRIKES):
         with pytest.raises(TimeoutError):
             await target.infer(
-                request(), "1", WANTED, deadline=later(0.01), priority=0, may_move=True
+                request(), "1", WANTED, deadline=later(0.01), priority=0, patience_s=math.inf
             )
     assert target.is_up
     assert (place.running, place.cancelled) == (0, STRIKES)
@@ -223,7 +225,7 @@ async def test_calls_under_way_are_bounded_by_model_and_replica(clock: Clock) ->
     with pytest.raises(Overloaded) as error:
         await _send(target)
     assert error.value.retry_after_s
-    other = target.infer(request(), "2", WANTED, deadline=later(), priority=0, may_move=False)
+    other = target.infer(request(), "2", WANTED, deadline=later(), priority=0, patience_s=None)
     elsewhere = asyncio.create_task(other)
     await until(lambda: place.running == 2 * CALLS + 1)
     place.recover()
@@ -301,7 +303,7 @@ async def test_silence_moves_those_who_can_go_elsewhere_and_the_others_stay(
     target: RemoteTarget, place: Place, clock: Clock
 ) -> None:
     place.silence()
-    moving, staying = _send(target, may_move=True), _send(target)
+    moving, staying = _send(target, patience_s=math.inf), _send(target)
     await until(lambda: place.running == 2)
     clock.advance(SILENCE_S)
     await target.probe()
@@ -311,6 +313,39 @@ async def test_silence_moves_those_who_can_go_elsewhere_and_the_others_stay(
     place.recover()
     await staying
     assert not target.is_silent  # the answer ended it before any probe
+
+
+async def test_whose_patience_ends_leaves_a_target_that_has_said_nothing_since(
+    target: RemoteTarget, place: Place
+) -> None:
+    place.silence()
+    moving, staying = _send(target, patience_s=0.01), _send(target)
+    with pytest.raises(TargetSilent):
+        await moving
+    assert not staying.done()
+    assert not target.is_silent, "a short while says nothing of the place"
+    assert target.view(KEY).errors, "but what the request saw counts as late"
+    place.recover()
+    await staying
+    assert target.view(KEY).outstanding == 0
+
+
+async def test_who_waits_at_a_target_that_answers_others_stays(clock: Clock) -> None:
+    class Busy(Place):
+        async def probe(self) -> Sequence[ReplicaReport]:
+            return self.reports
+
+    place = Busy()
+    target = remote("cloud", place, clock)
+    await target.probe()
+    place.hang()
+    waiting = _send(target, patience_s=0.01)
+    await until(lambda: place.running == 1)
+    await target.probe()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.05)
+    place.recover()
+    await waiting
 
 
 async def test_everybody_who_waits_is_told_when_a_target_is_gone(
