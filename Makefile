@@ -108,7 +108,7 @@ bench-routing: setup  ## Routing rules side by side in the simulator, with marks
 	@$(BIN)/python -m load.routing $(ROUTING)
 
 .PHONY: faults-routing
-faults-routing: setup  ## A real cluster whose edge box goes away for 5 minutes, then becomes slow
+faults-routing: setup  ## A real cluster whose edge box is cut off for 5 minutes, then becomes slow (as root by its network)
 	@$(BIN)/python -m load.routing.faults $(FAULTS)
 
 .PHONY: bench-scaling

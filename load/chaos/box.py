@@ -74,7 +74,7 @@ class Box:
     # The disk.
 
     def make(self) -> None:
-        """Make the disk, the home and its settings. Raises BoxError."""
+        """Make the disk, the home and its settings; takes root. Raises BoxError."""
         self.home.root.mkdir(mode=0o700)
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", self.home.root],
@@ -84,6 +84,10 @@ class Box:
         )
         if done.returncode != 0:
             raise BoxError(f"no disk for the box: {done.stderr.strip()}")
+        self.configure()
+
+    def configure(self) -> None:
+        """Make the home and its settings, on whatever disk that is."""
         Home.at(self.home.root)
         settings = {
             "edge": {

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,27 +20,35 @@ from cluster.nodes import HEAD
 from cluster.ports import free_port
 from cluster.processes import belonging, kill
 from cluster.state import read_state
-from load.chaos.background import Background
 from load.chaos.box import SITE, BoxError, run_command
 from load.chaos.models import DIGITS, TARGET, Subject
-from load.chaos.network import Namespace
 from load.http1 import connect, request_bytes
 from load.oip import Payload, binary_body, infer_path
 
 PROBE_EVERY_S: Final = 0.25
 PROBE_S: Final = 2.0
 TOKEN_S: Final = 86_400.0
+_NOTHING: Final[Mapping[str, str]] = {}
 EDGE_TARGET: Final = f"edge/{SITE}"
 
 
 class Head:
-    """background: it is another machine in real life, and must not take the box's processor."""
+    """address: that the box reaches it at; prefix: what its commands begin with.
 
-    def __init__(self, root: Path, network: Namespace, background: Background) -> None:
-        self._background = background
+    extra: environment variables.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        address: str,
+        prefix: Sequence[str] = (),
+        extra: Mapping[str, str] = _NOTHING,
+    ) -> None:
+        self._prefix = prefix
         self.home = Home(root / "head")
         self.rest_port, self.gcs_port = free_port(), free_port()
-        self.gcs = f"{network.outside}:{self.gcs_port}"
+        self.gcs = f"{address}:{self.gcs_port}"
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -48,10 +56,11 @@ class Head:
         }
         self.env: Mapping[str, str] = {
             **kept,
+            **extra,
             "PRIME_SPARK_HOME": str(self.home.root),
             "PRIME_SPARK_EDGE__HERE": "false",
             "PRIME_SPARK_EDGE__SITE": SITE,
-            "PRIME_SPARK_RAY__ADDRESS": network.outside,
+            "PRIME_SPARK_RAY__ADDRESS": address,
             "PRIME_SPARK_PORTS__REST": str(self.rest_port),
             "PRIME_SPARK_PORTS__GRPC": str(free_port()),
             "PRIME_SPARK_PORTS__DASHBOARD": str(free_port()),
@@ -93,7 +102,7 @@ class Head:
 
     async def command(self, *words: str) -> tuple[int, str]:
         return await run_command(
-            [*self._background.prefix, sys.executable, "-m", "cluster.cli.main", *words], self.env
+            [*self._prefix, sys.executable, "-m", "cluster.cli.main", *words], self.env
         )
 
     async def status(self) -> Any:

@@ -178,7 +178,8 @@ async def _build(
     if network is not None:
         background = scene.background = Background()
         closing.callback(background.remove)
-        scene.head = Head(root, network, background)
+        # It is another machine in real life, and must not take the box's processor.
+        scene.head = Head(root, network.outside, background.prefix)
         scene.head.admit(box.home)
         closing.push_async_callback(scene.head.down)
         tell("starting the head")

@@ -1,0 +1,1 @@
+"""A real cluster whose edge box goes away, and then becomes slow."""
