@@ -132,7 +132,7 @@ def test_a_client_does_not_change_for_a_little(gateways: Region, client: EntryCl
     far.kill()
     assert current(client) == "near"
     near.behave(delay_s=0.18)
-    for _ in range(10):
+    for _ in range(5):
         client.refresh()
         assert current(client) == "near"
 
