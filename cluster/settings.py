@@ -153,10 +153,11 @@ SEASON_STARTS: Final = 9.6
 
 
 class InferenceSettings(Section):
-    """Autoscaling of the cloud tier; the edge tier keeps min_replicas.
+    """Autoscaling of the cloud tier.
 
     One replica by default: its engine uses all processors of a machine, and a second one beside
-    it would only share them. Raise max_replicas with the number of cloud machines.
+    it would only share them. Raise max_replicas with the number of cloud machines. With
+    min_replicas 0 the tier sleeps after sleep_after_s without work, until a request needs it.
 
     scaling: `reactive` follows the requests in progress, `predictive` a forecast of what will come,
     and the former while that is no good. season_s: after which traffic repeats, 0 to find out;
@@ -165,11 +166,12 @@ class InferenceSettings(Section):
     as if the work of the busiest edge site came to the cloud.
     """
 
-    min_replicas: Count = 1
+    min_replicas: Annotated[int, Field(ge=0)] = 1
     max_replicas: Count = 1
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
     upscale_delay_s: Seconds = 3.0
     downscale_delay_s: Seconds = 60.0
+    sleep_after_s: Seconds = 300.0
     scaling: Literal["reactive", "predictive"] = "reactive"
     season_s: Annotated[float, Field(ge=0)] = 86400.0
     start_s: Seconds = 10.0

@@ -170,11 +170,12 @@ def _scaling(settings: Settings, tier: str) -> dict[str, Any]:
         return {"num_replicas": most}
     config: dict[str, Any] = {
         "min_replicas": scale.min_replicas,
-        "initial_replicas": scale.min_replicas,
+        "initial_replicas": max(1, scale.min_replicas),  # the first start shows what is wrong
         "max_replicas": most,
         "target_ongoing_requests": scale.target_ongoing_requests,
         "upscale_delay_s": scale.upscale_delay_s,
         "downscale_delay_s": scale.downscale_delay_s,
+        "downscale_to_zero_delay_s": scale.sleep_after_s,
     }
     if _is_predictive(settings):
         home = Home.at(settings.home)
@@ -187,7 +188,7 @@ def _scaling(settings: Settings, tier: str) -> dict[str, Any]:
             },
         )
         # The rule has delays of its own; Serve would add its on top.
-        config["upscale_delay_s"] = config["downscale_delay_s"] = 0.0
+        config |= dict.fromkeys((name for name in config if name.endswith("_delay_s")), 0.0)
     return {"autoscaling_config": AutoscalingConfig(**config)}
 
 

@@ -243,14 +243,20 @@ def _await_loaded(
         except PrimeSparkError:
             sys.stderr.write("no gateway runs now; it will be served when one does\n")
             return
-        wanted = [t for t in targets if t["tier"] in placements and t["state"] != "down"]
+        asleep = [t["name"] for t in targets if t["tier"] in placements and t["state"] == "asleep"]
+        wanted = [
+            t for t in targets if t["tier"] in placements and t["state"] not in {"down", "asleep"}
+        ]
         for target in wanted:
             for failure in target["failures"]:
                 if (failure["model"], failure["version"]) == (version.model, version.version):
                     raise InvalidInput(f"{target['name']} cannot load {name}: {failure['why']}")
         missing = [t["name"] for t in wanted if not _has(t, version)]
-        if wanted and not missing:
-            say(f"{name} is served by {', '.join(t['name'] for t in wanted)}")
+        if (wanted or asleep) and not missing:
+            if wanted:
+                say(f"{name} is served by {', '.join(t['name'] for t in wanted)}")
+            if asleep:
+                say(f"{', '.join(asleep)} sleeps, and loads it when a request needs it")
             return
         if time.monotonic() > until:
             where = ", ".join(missing) or "any target"

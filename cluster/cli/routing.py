@@ -181,7 +181,7 @@ def _say_decision(decision: Row) -> None:
         ["target", "expected", "late", "price", "ruled out", "the model says"],
         [
             [
-                verdict["target"] + (" <-" if verdict["target"] == decision["target"] else ""),
+                _name(verdict, decision["target"]),
                 f"{verdict['expected_ms']:.1f} ms",
                 f"{verdict['late']:.1%}",
                 f"{verdict['usd'] * 1e6:.2f} µ$",
@@ -193,6 +193,11 @@ def _say_decision(decision: Row) -> None:
             for verdict in decision["considered"]
         ],
     )
+
+
+def _name(verdict: Row, chosen: str) -> str:
+    asleep = " (asleep)" if verdict["is_asleep"] else ""
+    return f"{verdict['target']}{asleep}{' <-' if verdict['target'] == chosen else ''}"
 
 
 def _when(at: float) -> str:

@@ -9,7 +9,8 @@ least_outstanding: (n + 1) x prior. two_choices: the better of two drawn (Mitzen
 of Two Choices", 2001). peak_ewma: moving peak of the latency x (n + 1) (Finagle). shortest_delay:
 way + reported work + own work. nearest: the caller's site, else the edge, while its queue is short;
 the cloud otherwise, which is how most edge products decide. prequal: hot-cold by probes
-(module `prequal`), drawn where too few have answered.
+(module `prequal`), drawn where too few have answered. None of them waits for a place that sleeps
+while another is awake.
 """
 
 from __future__ import annotations
@@ -121,9 +122,9 @@ def _ruled(pick: Pick) -> Rule:
             why = ruled_out(request, target)
             expected_s = expected_delay(target, request, now)
             verdicts.append(Verdict(target.name, expected_s, why))
-            if why is None:
+            if why is None and not target.is_asleep:
                 usable.append(target)
-            elif why in (SILENT, EJECTED):
+            elif why in (None, SILENT, EJECTED):
                 spare.append(target)
         found = tuple(verdicts)
         if not usable and not spare:

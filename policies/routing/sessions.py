@@ -27,7 +27,7 @@ def home_of(session: str, names: list[str]) -> str:
 
 def kept(decision: Decision, request: Request, table: RoutingTable, now: float) -> Decision:
     """Return a decision for the session's place where that is no risk, else the decision."""
-    usable = [target.name for target in table.targets if ruled_out(request, target) is None]
+    usable = [t.name for t in table.targets if not t.is_asleep and ruled_out(request, t) is None]
     if len(usable) < 2:
         return decision
     home = home_of(request.session, usable)

@@ -36,6 +36,7 @@ from policies.routing.sizes import SizeModel
 from policies.routing.types import (
     NO_WORK,
     OBJECTIVES,
+    SLACKS,
     Decision,
     Load,
     Objective,
@@ -269,6 +270,22 @@ class RoutingTable:
             learned.errors.clear()
             values |= {"errors": self._pooled.frozen(), "bias": self._pooled.median}
         self._put(index, target._replace(**values))
+
+    def asleep(self, name: str, start_s: float, now: float) -> None:
+        """Take in that a place sleeps and would serve in start_s; say it again as that changes.
+
+        What has been sent waits for the start as well. It is awake with `change`.
+        """
+        index = self._index[name]
+        target, ahead_s = self.targets[index], (start_s,) * len(SLACKS)
+        for sent_at, relative, slack_s in self._learned[index].under_way.values():
+            left_s = slack_s - (now - sent_at)
+            ahead_s = with_work(ahead_s, 0.0, left_s, relative * target.row_s)
+        self.generation += 1
+        self._put(
+            index,
+            target._replace(is_asleep=True, ahead_s=ahead_s, ahead_at=now, heard_at=now, busy=0.0),
+        )
 
     def measured(self, name: str, rtt_s: float) -> None:
         """Take in a measured round trip without any work in it."""

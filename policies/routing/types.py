@@ -47,7 +47,8 @@ class Target(NamedTuple):
 
     tier: `colocated`, `cloud` or `edge`; zone: where its data rests, as a law sees it; tenants:
     whom it serves, everybody when None. is_silent: it owes an answer to a probe, but nothing says
-    that it is gone; is_ejected: it fails more than its peers do.
+    that it is gone; is_ejected: it fails more than its peers do; is_asleep: it has to be started
+    first, which counts as work ahead.
 
     rtt_s: time on the way, there and back; ahead_s: work ahead of a new request at ahead_at, as in
     `Load`, what this router has sent since included; heard_at: when the place last said how it is;
@@ -71,6 +72,7 @@ class Target(NamedTuple):
     is_silent: bool = False
     is_draining: bool = False
     is_ejected: bool = False
+    is_asleep: bool = False
     has_model: bool = True
     rtt_s: float = 0.0
     ahead_s: tuple[float, ...] = NO_WORK

@@ -104,12 +104,12 @@ def choose(
             return among_many
     found, plain_s, candidates, spares = _look(request, table, now)
     if not candidates:
-        if not spares:
-            return NoTarget(found)
-        return _decision(found, min(spares, key=lambda i: found[i][1::-1]), "last_resort", None)
+        return _last_resort(found, spares) if spares else NoTarget(found)
     fastest_s = min([found[i].expected_s for i in candidates])
     least_late = min([found[i].late for i in candidates])
     if _refuses(weight, request, least_late, table.targets, candidates, now):
+        if spares and _all_asleep(table.targets, candidates):
+            return _last_resort(found, spares)
         return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - request.slack_s))
     if len(candidates) == 1:
         reason = "only_candidate" if request.tier is None else "tier_requested"
@@ -214,7 +214,7 @@ def scores(
 def _choose_among_many(
     request: Request, table: RoutingTable, columns: Columns, now: float, weight: Weights
 ) -> Outcome | None:
-    """Do the same over arrays; None where nothing may serve, which the loop explains."""
+    """Do the same over arrays; None where nothing may serve in time, which the loop explains."""
     is_open = columns.open_to(request)
     for name in request.excluded:
         index = table.index(name)
@@ -256,6 +256,8 @@ def _choose_among_many(
         for i in order
     )
     if _refuses(weight, request, least_late, targets, candidates.tolist(), now):
+        if _all_asleep(targets, candidates.tolist()):
+            return None  # and somebody may be left who is not
         return Hopeless(found, least_late, max(MIN_RETRY_S, fastest_s - slack_s))
     spent = (found[0].late - least_late) / weight.budget if weight.budget else None
     site = targets[candidates[order[0]]].site
@@ -295,6 +297,14 @@ def _all_wait(
     """
     slack_s = request.slack_s
     return all(wait_s(targets[i], slack_s - targets[i].rtt_s, now) > 0.0 for i in candidates)
+
+
+def _all_asleep(targets: Sequence[Target], candidates: Sequence[int]) -> bool:
+    return all(targets[i].is_asleep for i in candidates)
+
+
+def _last_resort(found: tuple[Verdict, ...], spares: Sequence[int]) -> Decision:
+    return _decision(found, min(spares, key=lambda i: found[i][1::-1]), "last_resort", None)
 
 
 def _time_to_use_up(slack_s: float, fastest_s: float) -> float:

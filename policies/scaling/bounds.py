@@ -14,7 +14,8 @@ def bounded(wanted: int, reason: str, rule: str, seen: Observed, bounds: Bounds)
     The budget is of any 60 minutes, not of hours by the clock. So many replicas are allowed beyond
     the minimum that what is left of it would pay for them for `GUARD_S`: as long as decisions come
     more often and replicas end when they should, it is never exceeded, and a burst gets much of
-    what calm minutes have saved.
+    what calm minutes have saved. The first replica is paid for in any case, also where there may be
+    none: one that ends as soon as it was started serves nobody.
     """
     target = wanted
     if target > bounds.maximum:
@@ -22,8 +23,8 @@ def bounded(wanted: int, reason: str, rule: str, seen: Observed, bounds: Bounds)
     if target < bounds.minimum:
         target, reason = bounds.minimum, "minimum"
     if bounds.budget is not None:
-        left = bounds.budget - HOUR_S * bounds.minimum - seen.extra_spent
-        most = bounds.minimum + max(0, int(left / GUARD_S))
+        left = bounds.budget - HOUR_S * bounds.paid - seen.extra_spent
+        most = bounds.paid + max(0, int(left / GUARD_S))
         if target > most:
             target, reason = most, "budget"
     if target == seen.target and reason in {"forecast", "load", "less_load"}:

@@ -17,7 +17,7 @@ class Bounds:
     """How many replicas there may be.
 
     budget: most replica-seconds of any hour, None for as many as one likes. Raises ValueError
-    unless 0 <= minimum <= maximum, maximum >= 1 and the budget pays for the minimum.
+    unless 0 <= minimum <= maximum, maximum >= 1 and the budget pays for the minimum, or for one.
     """
 
     minimum: int = 1
@@ -27,8 +27,13 @@ class Bounds:
     def __post_init__(self) -> None:
         if not 0 <= self.minimum <= max(self.maximum, 1) or self.maximum < 1:
             raise ValueError("bounds are 0 <= minimum <= maximum, with a maximum of 1 or more")
-        if self.budget is not None and self.budget < 3600.0 * self.minimum:
-            raise ValueError("the budget does not pay for the minimum")
+        if self.budget is not None and self.budget < 3600.0 * self.paid:
+            raise ValueError("the budget does not pay for the minimum, or for one replica")
+
+    @property
+    def paid(self) -> int:
+        """Replicas that the budget pays for before any other."""
+        return max(1, self.minimum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Observed:
     ongoing: requests waiting or running, averaged over the look-back of whoever counts them;
     queued: work waiting for a replica; running, starting: replicas; target: the last decision;
     capacity: work a second that one replica does, measured, 0 while that is not known; idle_s:
-    since any work came; extra_spent: replica-seconds of the last hour beyond the minimum;
+    since any work came; extra_spent: replica-seconds of the last hour beyond `Bounds.paid`;
     edge_capacity: work a second that each edge node takes within the deadlines; forecast: the
     latest one, if any.
     """

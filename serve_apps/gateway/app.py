@@ -37,6 +37,7 @@ from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
 from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.ledger import Ledger
+from serve_apps.gateway.local import LocalTarget
 from serve_apps.gateway.metrics import metrics_text
 from serve_apps.gateway.neighbours import Neighbours
 from serve_apps.gateway.overview import target_overview
@@ -44,7 +45,7 @@ from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
 from serve_apps.gateway.site_overview import described, site_overview
 from serve_apps.gateway.sockets import claim_slot
-from serve_apps.gateway.targets import AnyTarget, LocalTarget, RemoteTarget, TargetTable
+from serve_apps.gateway.targets import AnyTarget, RemoteTarget, TargetTable
 from serve_apps.gateway.wishes import Wishes
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
@@ -178,17 +179,21 @@ def _targets(settings: Settings, engine: Engine, sync: ModelSync) -> Sequence[An
 
     book = read_book(settings.cost.price_book)
 
-    def remote(name: str, tier: str, site: str) -> RemoteTarget:
+    scale = settings.inference
+
+    def remote(name: str, tier: str, site: str, *, may_sleep: bool = False) -> RemoteTarget:
         handle = serve.get_deployment_handle("Inference", app_name=tier)
         # The scale of the loop's clock, which itself moves in steps of a millisecond here.
-        backing = HandleBacking(handle)
-        return RemoteTarget(name, tier, site, backing, time.monotonic, book.rates(tier, site))
+        backing = HandleBacking(handle, may_sleep=may_sleep)
+        start_s = scale.start_s if may_sleep else None
+        rates = book.rates(tier, site)
+        return RemoteTarget(name, tier, site, backing, time.monotonic, rates, start_s)
 
     found: list[AnyTarget] = [
         LocalTarget(
             "colocated", settings.site, engine, sync, rates=book.rates("colocated", settings.site)
         ),
-        remote("cloud", "cloud", settings.site),
+        remote("cloud", "cloud", settings.site, may_sleep=not scale.min_replicas),
     ]
     if settings.edge.enabled:
         found.append(remote(f"edge/{settings.edge.site}", "edge", settings.edge.site))

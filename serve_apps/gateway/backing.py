@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from edge_runtime.errors import Overloaded
 from serve_apps.wire import Call, ReplicaReport, Reply
@@ -18,10 +18,14 @@ REPLICA_S: Final = 1.0  # below `targets.SILENCE_S`: one that hangs must not hid
 
 
 class HandleBacking:
-    """The backing of a `RemoteTarget` on a Ray cluster; Serve picks the replica of a call."""
+    """The backing of a `RemoteTarget` on a Ray cluster; Serve picks the replica of a call.
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    may_sleep: that there is no replica is no failure.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], *, may_sleep: bool = False) -> None:
         self._handle = handle
+        self._may_sleep = may_sleep
         # What travels is builtin types: plain pickle, in a third of cloudpickle's time.
         self._infer = handle.options(
             method_name="infer", request_serialization="pickle", response_serialization="pickle"
@@ -43,6 +47,15 @@ class HandleBacking:
             ) from None
         return Reply.of(reply)
 
+    async def wake(self) -> None:
+        """Wait for a replica's answer: Serve starts one when a call waits and there is none."""
+        response: Any = self._handle.options(method_name="report").remote()
+        try:
+            await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+
     async def probe(self) -> Sequence[ReplicaReport]:
         """Ask all replicas side by side; those that fail or hang are left out.
 
@@ -51,7 +64,12 @@ class HandleBacking:
         # `results_async` waits for the last replica and leaves what hangs behind when it is
         # given up; the single results are not public in Serve 2.60. Use them when they are.
         response: Any = self._handle.broadcast("report")
-        results = await response._fetch_replica_results_async()
+        try:
+            results = await response._fetch_replica_results_async()
+        except DeploymentUnavailableError:  # what it says where there is no replica
+            if self._may_sleep:
+                return ()
+            raise
         answers = await asyncio.gather(*map(_answer, results), return_exceptions=True)
         reports = [answer for answer in answers if isinstance(answer, ReplicaReport)]
         if answers and not reports:

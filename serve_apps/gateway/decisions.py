@@ -37,7 +37,7 @@ NO_WAY: Final = Way()
 class DecisionRecord:
     """One request: what was chosen and why, and what it cost.
 
-    at: unix seconds; outcome: `ok` or an error code.
+    at: unix seconds; outcome: `ok` or an error code; asleep: targets that slept then.
     """
 
     at: float
@@ -53,6 +53,7 @@ class DecisionRecord:
     verdicts: tuple[Verdict, ...]
     cost: Cost = FREE
     way: Way = NO_WAY
+    asleep: frozenset[str] = frozenset()
 
 
 class DecisionLog:
@@ -116,17 +117,18 @@ def _document(record: DecisionRecord) -> dict[str, Any]:
         "joules": record.cost.joules,
         "carbon_g": record.cost.carbon_g,
         **record.way._asdict(),
-        "considered": [_considered(verdict) for verdict in record.verdicts],
+        "considered": [_considered(verdict, record.asleep) for verdict in record.verdicts],
     }
 
 
-def _considered(verdict: Verdict) -> dict[str, Any]:
+def _considered(verdict: Verdict, asleep: frozenset[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "target": verdict.target,
         "expected_ms": round(verdict.expected_s * 1e3, 3),
         "late": round(verdict.late, 4),
         "usd": verdict.usd,
         "ruled_out": verdict.ruled_out,
+        "is_asleep": verdict.target in asleep,
     }
     if verdict.model_s is not None and verdict.model_late is not None:
         found["model_ms"] = round(verdict.model_s * 1e3, 3)

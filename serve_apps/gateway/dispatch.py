@@ -9,6 +9,7 @@ that lost the request has replicas left, it is repeated there.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -109,6 +110,9 @@ class Dispatcher:
             decision, is_cheap = self._decide(under_way, excluded, prefer)
             if isinstance(decision, NoTarget) and spare:
                 decision, is_cheap = self._decide(under_way, frozenset(), prefer)
+            asleep = self._targets.asleep
+            if asleep and not is_cheap:
+                self._targets.wake_for(wanted, decision, (request.model, version))
             if attempt == 1:
                 self._count(request.model, decision, wanted)
             if isinstance(decision, NoTarget):
@@ -118,7 +122,9 @@ class Dispatcher:
             reason = FAILOVER if attempt > 1 else DEGRADED if is_cheap else decision.reason
             answer: Answered | None = None
             outcome = "cancelled"
-            patience = patience_s(decision, wanted.slack_s) if attempt < ATTEMPTS else None
+            patience = None
+            if attempt < ATTEMPTS:
+                patience = _patience_s(decision, wanted.slack_s, asleep)
             sent = self._targets.ejections.sent(decision.target)
             try:
                 answer = await self._call(decision, wanted, request, version, context, patience)
@@ -144,7 +150,7 @@ class Dispatcher:
                 self._targets.ejections.ended(sent, outcome)
                 site = self._targets[decision.target].site
                 way = Way(*origin, self._geography.estimate(site, self._clock()).source)
-                self._record(under_way, decision, reason, answer, taken_s, outcome, way)
+                self._record(under_way, decision, reason, answer, taken_s, outcome, way, asleep)
         raise failed or Unavailable(f"model '{request.model}' could not be reached")
 
     def refused(
@@ -239,6 +245,7 @@ class Dispatcher:
         taken_s: float,
         outcome: str,
         way: Way,
+        asleep: frozenset[str],
     ) -> None:
         place = self._targets.known((under_way.model, under_way.version))[decision.target]
         rates = self._targets[decision.target].rates
@@ -260,8 +267,18 @@ class Dispatcher:
                 verdicts=decision.verdicts,
                 cost=cost,
                 way=way,
+                asleep=asleep,
             )
         )
+
+
+def _patience_s(decision: Decision, slack_s: float, asleep: frozenset[str]) -> float | None:
+    """Return what `patience_s` says; places that sleep count while there is time for a start."""
+    found = patience_s(decision, slack_s)
+    if asleep and found == math.inf:
+        awake = tuple(v for v in decision.verdicts if v.target not in asleep)
+        return patience_s(decision._replace(verdicts=awake), slack_s)
+    return found
 
 
 def _late(model: str) -> DeadlineExceeded:

@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_runtime.engine import LoadReport
 from policies.routing import RoutingTable, Target
+from policies.routing.types import NO_WORK
 from serve_apps.gateway.geography import Geography
 
 Key = tuple[str, str]
@@ -19,6 +20,7 @@ class Knowledge:
         self._geography = geography or Geography()
         self._places: dict[str, Target] = {}
         self._tables: dict[Key, RoutingTable] = {}
+        self.sleepers: frozenset[str] = frozenset()
 
     def add(self, place: Target) -> None:
         """Take in a place, before anything is heard of it."""
@@ -28,13 +30,38 @@ class Knowledge:
 
     def table(self, key: Key) -> RoutingTable:
         """Return what is known for one version; no target has it where nothing was heard of it."""
-        return self._tables.get(key) or RoutingTable(self._places.values())
+        found = self._tables.get(key)
+        if found is None:
+            found = RoutingTable(self._places.values())
+            if self.sleepers:  # one of them is going to have it, and somebody may wait for that
+                self._tables[key] = found
+        return found
 
     def change(self, name: str, **values: Any) -> None:
         """Replace fields of a target in all tables."""
         self._places[name] = self._places[name]._replace(**values)
         for table in self._tables.values():
             table.change(name, **values)
+
+    def asleep(self, name: str, start_s: float, at: float) -> None:
+        """Take in that a target sleeps, and what its start would take now.
+
+        What it will have loaded nobody knows before; it is taken to have all that is asked for.
+        """
+        if name not in self.sleepers:
+            self.sleepers |= {name}
+            self.change(name, has_model=True)
+        for table in self._tables.values():
+            table.asleep(name, start_s, at)
+        alone = RoutingTable((self._places[name],))
+        alone.asleep(name, start_s, at)
+        self._places[name] = alone[name]
+
+    def woke(self, name: str) -> None:
+        """Take in that a target sleeps no more; what it has loaded is said with `heard`."""
+        self.sleepers -= {name}
+        self.change(name, is_asleep=False)
+        self._places[name] = self._places[name]._replace(has_model=False, ahead_s=NO_WORK)
 
     def measured(self, name: str, rtt_s: float, at: float) -> None:
         """Take in a round trip to a target; what it is for routing is said with `change`."""

@@ -56,7 +56,9 @@ class GatewayCollector(Collector):
             value=self._log.deciding_s,
         )
         up = GaugeMetricFamily(
-            "prime_spark_gateway_target_up", "1 while the target answers.", labels=("target",)
+            "prime_spark_gateway_target_up",
+            "1 while the target answers, or sleeps.",
+            labels=("target",),
         )
         ejected = GaugeMetricFamily(
             "prime_spark_gateway_target_ejected",
@@ -82,6 +84,43 @@ class GatewayCollector(Collector):
             "Requests refused because the gateway was behind with them.",
             value=self._gate.refused,
         )
+
+
+class SleepCollector(Collector):
+    """Yields who sleeps, how often and how long starts took, and who waited for them."""
+
+    def __init__(self, targets: TargetTable) -> None:
+        self._targets = targets
+
+    def collect(self) -> Iterator[Metric]:
+        asleep = GaugeMetricFamily(
+            "prime_spark_gateway_target_asleep",
+            "1 while no replica runs, and one starts when a request needs it.",
+            labels=("target",),
+        )
+        wakes = CounterMetricFamily(
+            "prime_spark_gateway_wakes", "Times that a target was woken.", labels=("target",)
+        )
+        starting = CounterMetricFamily(
+            "prime_spark_gateway_wake_seconds", "Seconds until it was up.", labels=("target",)
+        )
+        waits = CounterMetricFamily(
+            "prime_spark_gateway_wake_waits",
+            "Requests that waited for a start, by how that ended.",
+            labels=("target", "outcome"),
+        )
+        waited = CounterMetricFamily(
+            "prime_spark_gateway_wake_wait_seconds", "Seconds that they waited.", labels=("target",)
+        )
+        for target in self._targets:
+            if target.sleep is not None:
+                asleep.add_metric((target.name,), float(target.sleep.is_asleep))
+                wakes.add_metric((target.name,), target.sleep.wakes)
+                starting.add_metric((target.name,), target.sleep.starting_s)
+                waited.add_metric((target.name,), target.sleep.waited_s)
+                for outcome, count in target.sleep.waits.items():
+                    waits.add_metric((target.name, outcome), count)
+        yield from (asleep, wakes, starting, waits, waited)
 
 
 class CostCollector(Collector):
@@ -198,6 +237,7 @@ def metrics_text(
     registry = CollectorRegistry()
     registry.register(EngineCollector(engine))
     registry.register(GatewayCollector(log, targets, budget, gate))
+    registry.register(SleepCollector(targets))
     registry.register(CostCollector(ledger, budgets))
     registry.register(ShadowCollector(shadows))
     registry.register(ScalingCollector(outlook))

@@ -76,6 +76,8 @@ def _known(known: Target, now: float) -> dict[str, Any]:
 def _state(target: AnyTarget, is_ejected: bool) -> str:
     if not target.is_up:
         return "down"
+    if target.sleep is not None and target.sleep.is_asleep:
+        return "waking" if target.sleep.is_waking else "asleep"
     if target.is_silent:
         return "silent"
     return "ejected" if is_ejected else "up"

@@ -193,6 +193,7 @@ class GatewayService:
             at=time.time(),
         )
         generation = await asyncio.to_thread(self._registry.serve, entry)
+        await self._awake(placements, context)  # else nobody would know whether it can be loaded
         await self._settled(generation, context)
         for name, failure in failures(self._targets).get((model, wanted.version), {}).items():
             raise failure.error(f"model '{model}' was not loaded by {name}")
@@ -279,6 +280,17 @@ class GatewayService:
         key = (served.version.model, served.version.version)
         views = self._targets.views(key, served.entry.placements)
         return any(view.is_up and view.has_model for view in views)
+
+    async def _awake(self, placements: frozenset[str], context: CallContext) -> None:
+        """Wake those targets of some tiers that sleep, and wait until they are up."""
+        found = [t.sleep for t in self._targets if t.tier in placements and t.sleep is not None]
+        asleep = [sleep for sleep in found if sleep.is_asleep]
+        for sleep in asleep:
+            sleep.wake()
+        try:
+            await asyncio.gather(*(sleep.over(context.deadline) for sleep in asleep))
+        except TimeoutError:
+            raise DeadlineExceeded("the targets did not start in time", field="timeout") from None
 
     async def _settled(self, generation: int, context: CallContext) -> None:
         """Wait until catalogue and targets have caught up with a generation of the table."""

@@ -3,15 +3,16 @@
 A background task probes every target; each reply to a request carries its load too, so under
 traffic the table is as fresh as the traffic, and probes become rare.
 
-A target that has answered nothing for `SILENCE_S` is silent: requests that can go elsewhere
-do so at once, those already sent too, while requests with nowhere else to go stay with it,
-because a machine that is short of processor time looks the same from here as a dead one. A
-request with less time than that leaves when its own patience ends (`policies.routing.patience`).
-A target is down when the way to it fails, or after `GONE_S` of silence; then everybody who waits
-on it is told. A target of one replica is down as soon as calls to it fail; with more of them, a
-failed call says that one is gone, and the next probe how many are left. The calls of a model
-that are under way are bounded: a target that is slow keeps what it has. The request path only
-reads plain values on its own event loop: no locks, no I/O.
+A target that has answered nothing for `SILENCE_S` is silent: requests that can go elsewhere do
+so at once, those already sent too, while requests with nowhere else to go stay with it, because
+a machine that is short of processor time looks the same from here as a dead one. A request with
+less time than that leaves when its own patience ends (`policies.routing.patience`). A target is
+down when the way to it fails, or after `GONE_S` of silence; then everybody who waits on it is
+told. A target of one replica is down as soon as calls to it fail; with more of them, a failed
+call says that one is gone, and the next probe how many are left. One that may have no replica
+sleeps while it has none (`sleep`), and is up in its way: who has time waits. The calls of a
+model that are under way are bounded: a target that is slow keeps what it has. The request path
+only reads plain values on its own event loop: no locks, no I/O.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from edge_runtime.engine import Answered, Engine, LoadReport
+from edge_runtime.engine import Answered, LoadReport
 from edge_runtime.errors import DeadlineExceeded, Overloaded, PrimeSparkError, Unavailable
 from edge_runtime.protocol.types import InferRequest, ModelStatistics
 from policies.cost import NO_BOOK, Rates
-from policies.routing import Request, RoutingTable, Target
+from policies.routing import Outcome, Request, RoutingTable, Target
 from policies.routing.ejection import EjectionRules
+from policies.routing.waking import to_wake
 from serve_apps.gateway.ejections import LOST, Ejections
 from serve_apps.gateway.geography import Geography
 from serve_apps.gateway.knowledge import Key, Knowledge
-from serve_apps.model_sync import ModelSync
+from serve_apps.gateway.local import JUST_LATE, LocalTarget
+from serve_apps.gateway.sleep import WAITING, Sleep
 from serve_apps.wire import (
     Call,
     Failure,
@@ -52,10 +55,7 @@ SILENCE_S: Final = 1.2
 GONE_S: Final = 10.0
 STRIKES: Final = 2  # calls failed in a row that mark a lone replica down before a probe does
 CALLS: Final = 80  # of one model under way to one replica; more would only wait in between
-LOOK_S: Final = 0.002  # what was sent since the last look is counted anyway
-IDLE_LOOK_S: Final = 0.02  # while nothing is under way there, nothing happens there
 _RTT_SMOOTHING: Final = 0.1
-_JUST_LATE: Final = 1.001  # of its time; what was given up would have taken that at least
 
 
 class TargetLost(Unavailable):
@@ -80,6 +80,10 @@ class Backing(Protocol):
 
     async def call(self, call: Call) -> Reply: ...
 
+    async def wake(self) -> None:
+        """Start a replica where there is none, and return when one answers."""
+        ...
+
     async def probe(self) -> Sequence[ReplicaReport]:
         """Return what every replica that answers says; nothing when there is none."""
         ...
@@ -103,7 +107,10 @@ class _Wait:
 
 
 class RemoteTarget:
-    """An inference application (a tier at a site) behind a backing that can fail."""
+    """An inference application (a tier at a site) behind a backing that can fail.
+
+    start_s: seconds that a replica takes to start, where it may have none (`sleep`).
+    """
 
     def __init__(
         self,
@@ -113,11 +120,14 @@ class RemoteTarget:
         backing: Backing,
         clock: Callable[[], float],
         rates: Rates = NO_BOOK,
+        start_s: float | None = None,
     ) -> None:
         self.name = name
         self.tier = tier
         self.site = site
         self.rates = rates
+        self.sleep = None if start_s is None else Sleep(name, start_s, clock)
+        self._slept_at = -float("inf")
         self._backing = backing
         self._clock = clock
         self._heard_at = -float("inf")
@@ -166,8 +176,14 @@ class RemoteTarget:
         way fails, TargetSilent at the end of its patience, TimeoutError at the deadline, or what
         the replica refused with.
         """
-        table = self._knowledge.table((request.model, version))
+        key = (request.model, version)
+        table = self._knowledge.table(key)
         self._refuse_if_full(request.model, table[self.name].outstanding)
+        if self.sleep is not None and self.sleep.is_asleep:
+            if self.sleep.waiting >= WAITING:
+                raise self._full(request.model)
+            wanted = await self._awake(self.sleep, wanted, table, deadline)
+            table = self._knowledge.table(key)
         began = self._clock()
         sent = table.sent(self.name, wanted, began)
         # What is computed there after this is late here: the way there and back is not theirs.
@@ -176,13 +192,16 @@ class RemoteTarget:
         try:
             reply = await self._exchange(call, deadline, patience_s)
         except (TimeoutError, TargetSilent):
-            table.late(sent, self._clock(), _JUST_LATE * wanted.slack_s)
+            table.late(sent, self._clock(), JUST_LATE * wanted.slack_s)
             raise
         except BaseException:
             table.ended(sent)
             raise
         now = self._clock()
         self._heard(now)
+        if self._slept_at > began:  # it has waited for a start, in Serve's queue: that is no way
+            table.ended(sent)
+            return decode_reply(reply)
         way_s = max(0.0, now - began - reply.taken_s)
         self._rtt_s += _RTT_SMOOTHING * (way_s - self._rtt_s)
         report = reported_load(reply)
@@ -191,7 +210,7 @@ class RemoteTarget:
         try:
             found = decode_reply(reply)
         except DeadlineExceeded:
-            table.late(sent, now, _JUST_LATE * wanted.slack_s)
+            table.late(sent, now, JUST_LATE * wanted.slack_s)
             if load is not None:
                 table.heard(self.name, load, at)
             raise
@@ -217,23 +236,65 @@ class RemoteTarget:
                 self.lose(f"the probe failed with {type(error).__name__}")
             return
         if not reports:
-            self.lose("no replica is running")
+            if self.sleep is None:
+                self.lose("no replica is running")
+            else:
+                self._sleeps(self.sleep)
             return
         now = self._clock()
         self.reports = reports
         # Replies teach that the way has become longer; that it is short again has to be seen
         # without them, because a target that seems far away gets no calls.
-        self._rtt_s = min(self._rtt_s, now - began) if self.is_up else now - began
+        is_known = self.is_up and self.name not in self._knowledge.sleepers
+        self._rtt_s = min(self._rtt_s, now - began) if is_known else now - began
         if not self.is_up:
             logger.info("target %s is up", self.name)
         self.is_up = True
         self.problem = ""
         self._heard(now)
         self._knowledge.change(self.name, is_up=True, rtt_s=self._rtt_s)
+        self._wakes(is_up=True)
         self._knowledge.measured(self.name, now - began, now)
         complete = set.intersection(*(set(report.loads) for report in reports))
         loads = {key: _mean([report.loads[key] for report in reports]) for key in complete}
         self._knowledge.heard(self.name, loads, now - 0.5 * self._rtt_s)
+
+    async def start(self) -> None:
+        """Start a replica, and see that it is there."""
+        await self._backing.wake()
+        await self.probe()
+
+    def _sleeps(self, sleep: Sleep) -> None:
+        """Say that no replica runs, and how long a start would take now."""
+        now = self._clock()
+        if sleep.begin():
+            self._slept_at = now
+            self.is_up = True  # in its way
+            self.reports = ()
+            self._knowledge.change(self.name, is_up=True)
+        self._heard(now)
+        self.problem = sleep.problem
+        self._knowledge.asleep(self.name, sleep.left_s, now)
+
+    def _wakes(self, *, is_up: bool) -> None:
+        if self.sleep is not None and self.sleep.is_asleep:
+            self._knowledge.woke(self.name)
+            self.sleep.end(is_up=is_up)
+
+    async def _awake(
+        self, sleep: Sleep, wanted: Request, table: RoutingTable, deadline: float
+    ) -> Request:
+        """Wake it, wait until it is, and return the request with the time that it has left."""
+        began = self._clock()
+        waiting = table.sent(self.name, wanted, began)  # as work ahead of those who come
+        sleep.wake()
+        try:
+            await sleep.over(deadline)
+        finally:
+            table.ended(waiting)
+        if not self.is_up:
+            raise self._lost()
+        return wanted._replace(slack_s=wanted.slack_s - (self._clock() - began))
 
     @property
     def is_due(self) -> bool:
@@ -244,8 +305,9 @@ class RemoteTarget:
 
     @property
     def has_spare(self) -> bool:
-        """True when losing one replica leaves another to repeat a request on."""
-        return self.is_up and len(self.reports) > 1
+        """True when losing one replica leaves another to repeat a request on, or starts one."""
+        is_asleep = self.sleep is not None and self.sleep.is_asleep
+        return self.is_up and (len(self.reports) > 1 or is_asleep)
 
     def lose(self, why: str) -> None:
         """Mark the target down and tell everybody who waits on it."""
@@ -255,6 +317,7 @@ class RemoteTarget:
         self._knowledge.change(self.name, is_up=False)
         self.problem = why
         self.reports = ()
+        self._wakes(is_up=False)
         for waiting in self._waiting:
             waiting.let_go()
 
@@ -286,11 +349,15 @@ class RemoteTarget:
 
     def _refuse_if_full(self, model: str, outstanding: int) -> None:
         if outstanding >= CALLS * max(1, len(self.reports)):
-            raise Overloaded(
-                f"model '{model}' has all the calls under way that target '{self.name}' takes",
-                retry_after_s=1.0,
-                details={"reason": "queue_full"},
-            )
+            raise self._full(model)
+
+    def _full(self, model: str) -> Overloaded:
+        is_asleep = self.sleep is not None and self.sleep.is_asleep
+        return Overloaded(
+            f"model '{model}' has all the calls under way that target '{self.name}' takes",
+            retry_after_s=max(1.0, self.sleep.left_s) if self.sleep and is_asleep else 1.0,
+            details={"reason": "queue_full"},
+        )
 
     async def _exchange(self, call: Call, deadline: float, patience_s: float | None) -> Reply:
         limit = asyncio.timeout_at(deadline)
@@ -341,103 +408,6 @@ class RemoteTarget:
         return TargetLost(f"target '{self.name}' went away", retry_after_s=1.0)
 
 
-class LocalTarget:
-    """The engine in this process."""
-
-    def __init__(
-        self,
-        name: str,
-        site: str,
-        engine: Engine,
-        sync: ModelSync,
-        clock: Callable[[], float] = time.monotonic,
-        rates: Rates = NO_BOOK,
-    ) -> None:
-        self.name = name
-        self.tier = "colocated"
-        self.site = site
-        self.rates = rates
-        self.is_up = True
-        self.is_silent = False
-        self.is_due = False
-        self.has_spare = False
-        self.problem = ""
-        self._engine = engine
-        self._sync = sync
-        self._clock = clock
-        self._look_at: dict[Key, float] = {}
-        self.join(Knowledge())
-
-    def join(self, knowledge: Knowledge) -> None:
-        """Write what is learned of this target to what a gateway knows of all."""
-        self._knowledge = knowledge
-        knowledge.add(
-            Target(
-                self.name,
-                self.tier,
-                self.site,
-                usd_per_s=self.rates.usd_per_s,
-                usd_per_byte=self.rates.egress_usd_per_byte,
-            )
-        )
-
-    def view(self, key: Key) -> Target:
-        """Return what routing knows of this target for one model version, as of now."""
-        self.look(key)
-        return self._knowledge.table(key)[self.name]
-
-    def look(self, key: Key) -> None:
-        """See how the engine is, before a decision; there is no need to be told."""
-        now = self._clock()
-        if now < self._look_at.get(key, 0.0):
-            return
-        load = self._engine.load_of(key)
-        self._knowledge.saw(self.name, key, load, now)
-        is_idle = load is not None and not (load.queued or load.running)
-        self._look_at[key] = now + (IDLE_LOOK_S if is_idle else LOOK_S)
-
-    async def infer(
-        self,
-        request: InferRequest,
-        version: str,
-        wanted: Request,
-        *,
-        deadline: float,
-        priority: int,
-        patience_s: float | None,
-        trace: str = "",
-    ) -> Answered:
-        table = self._knowledge.table((request.model, version))
-        sent = table.sent(self.name, wanted, self._clock())
-        try:
-            found = await self._engine.answer(
-                request, version, deadline=deadline, priority=priority
-            )
-        except DeadlineExceeded:
-            table.late(sent, self._clock(), _JUST_LATE * wanted.slack_s)
-            raise
-        except BaseException:
-            table.ended(sent)
-            raise
-        now = self._clock()
-        load = self._engine.load_of((request.model, version))
-        table.answered(sent, now, load.for_routing(found.alone_s) if load else None, now)
-        return found
-
-    @property
-    def reports(self) -> Sequence[ReplicaReport]:
-        report = ReplicaReport(
-            loads=self._engine.load_report(),
-            failures=self._sync.failures,
-            statistics=tuple(self._engine.statistics()),
-            generation=self._sync.generation,
-        )
-        return (report,)
-
-    async def probe(self) -> None:
-        """Nothing to ask: the engine is here."""
-
-
 AnyTarget = RemoteTarget | LocalTarget
 
 
@@ -477,6 +447,17 @@ class TargetTable:
         self.ejections.now()
         return self._knowledge.table(key)
 
+    @property
+    def asleep(self) -> frozenset[str]:
+        """The names of those that sleep."""
+        return self._knowledge.sleepers
+
+    def wake_for(self, request: Request, outcome: Outcome, key: Key) -> None:
+        """Wake the one that a request needs, if it needs one."""
+        name = to_wake(request, outcome, self.known(key))
+        if name is not None and (sleep := self[name].sleep) is not None:
+            sleep.wake()
+
     def views(self, key: Key, tiers: frozenset[str]) -> list[Target]:
         """Return the targets that a model's placement allows, as routing sees them."""
         return [target for target in self.known(key).targets if target.tier in tiers]
@@ -493,6 +474,8 @@ class TargetTable:
         async with asyncio.TaskGroup() as group:
             for target in self._targets.values():
                 group.create_task(_probe_for_ever(target))
+                if isinstance(target, RemoteTarget) and target.sleep is not None:
+                    group.create_task(target.sleep.run(target.start))
 
 
 async def _probe_for_ever(target: AnyTarget) -> None:

@@ -62,7 +62,7 @@ class Ledger:
     def take(self, counts: Mapping[str, GatewayCounts], now: float) -> None:
         """Count what came since the last time. A gateway that began anew began from nothing."""
         seen_s = now - 0.5  # in the second that is over
-        total = to_cloud = 0.0
+        to_cloud = 0.0
         for name, found in counts.items():
             before = self._before.get(name)
             is_same = before is not None and before.life == found.life
@@ -77,11 +77,12 @@ class Ledger:
                     elif target == CLOUD:
                         to_cloud += work
                         self._of(model).add(seen_s, work)
-                    total += max(0, new)
+                        if new > 0:
+                            self._came_at = now
+        if self._came_at is None:  # as far as one knows
+            self._came_at = now
         self._before = dict(counts)
         self._recent.add(seen_s, to_cloud)
-        if total:
-            self._came_at = now
         # All gateways see the same replicas; the latest report is as good as any.
         latest = max(counts.values(), key=lambda each: each.at_s, default=None)
         busy = latest.busy if latest else 0.0

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,11 +44,16 @@ def rule_of(settings: Settings) -> Predictive:
     bounds = Bounds(scale.min_replicas, scale.max_replicas, budget)
     return Predictive(
         Reactive(
-            bounds, scale.target_ongoing_requests, scale.upscale_delay_s, scale.downscale_delay_s
+            bounds,
+            scale.target_ongoing_requests,
+            scale.upscale_delay_s,
+            scale.downscale_delay_s,
+            idle_s=scale.sleep_after_s,
         ),
         utilisation=scale.utilisation,
         burst_utilisation=min(scale.utilisation, 0.75),
         stale_s=STALE_S,
+        idle_s=scale.sleep_after_s,
     )
 
 
@@ -89,13 +94,16 @@ class Decider:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rule: Rule = rule
-        self._minimum = rule.reactive.bounds.minimum
+        self._paid = rule.reactive.bounds.paid
         self._reader = OutlookReader(folder, clock)
         self._tell = tell
         self._memory = NOTHING
         self._extra = History(1.0, int(HOUR_S))
         self._clock = clock
         self._asked_at: float | None = None
+        self._target: int | None = None
+        self._awake_since = clock()
+        self._sleep_after_s = rule.idle_s
 
     def decide(self, running: int, target: int, ongoing: float) -> int:
         """Return the number of replicas there should be.
@@ -105,13 +113,21 @@ class Decider:
         now = self._clock()
         there = max(running, target)
         if self._asked_at is not None:
-            extra = max(0, there - self._minimum)
+            extra = max(0, there - self._paid)
             self._extra.add(now, extra * max(0.0, now - self._asked_at))
         self._asked_at = now
+        if not there:
+            self._awake_since = now
         seen = self._observed(running, target, ongoing, now)
+        if self._target == 0 and target > 0:
+            # Serve's controller does that by itself as soon as a request waits at a handle.
+            self._tell(
+                _document(Decision(target, target, "wake", "serve", replace(seen, target=0)))
+            )
         decision, self._memory = self._rule.decide(seen, self._memory)
         if decision.target != target:
             self._tell(_document(decision))
+        self._target = decision.target
         return decision.target
 
     def _observed(self, running: int, target: int, ongoing: float, now: float) -> Observed:
@@ -134,10 +150,20 @@ class Decider:
             starting=starting,
             target=target,
             capacity=outlook.capacity,
-            idle_s=outlook.idle_s,
+            idle_s=self._idle_s(outlook, now, is_asleep=not max(running, target)),
             extra_spent=spent,
             forecast=_forecast(outlook),
         )
+
+    def _idle_s(self, outlook: Outlook, now: float, *, is_asleep: bool) -> float:
+        """Return since when nothing came, as it matters for sleeping.
+
+        Whatever else is known: who was woken stays for a while, and a forecaster that begins anew,
+        and knows of no silence, is no reason to wake anybody.
+        """
+        if is_asleep:
+            return max(outlook.idle_s, self._sleep_after_s)
+        return min(outlook.idle_s, now - self._awake_since)
 
 
 def _forecast(outlook: Outlook) -> Forecast:

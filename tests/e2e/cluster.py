@@ -114,6 +114,16 @@ def own_cluster(**settings: str) -> Iterator[TestCluster]:
         assert done.code == 0, done.err
 
 
+def publish_digits(cluster: TestCluster) -> None:
+    """Train the digits model and register it; the next `model serve` serves it."""
+    subprocess.run(
+        [sys.executable, "-m", "train.zoo.publish", "digits", "--home", str(cluster.home.root)],
+        check=True,
+        env=dict(cluster.env),
+        stdout=subprocess.DEVNULL,
+    )
+
+
 # Limits that a test can reach, the same as those of the conformance suite's own server.
 SMALL_LIMITS = {
     "PRIME_SPARK_LIMITS__MAX_BODY_BYTES": str(LIMITS.max_body_bytes),

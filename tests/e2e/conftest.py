@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.e2e.cluster import TestCluster, own_cluster
+from tests.e2e.cluster import TestCluster, own_cluster, publish_digits
 from train.zoo import digits
 
 
@@ -18,12 +16,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     """The cluster that most tests share, with digits served on every tier."""
     with own_cluster() as found:
         found.must("up")
-        subprocess.run(
-            [sys.executable, "-m", "train.zoo.publish", "digits", "--home", str(found.home.root)],
-            check=True,
-            env=dict(found.env),
-            stdout=subprocess.DEVNULL,
-        )
+        publish_digits(found)
         found.must("model", "serve", "digits@production", "--placement", "edge,cloud,colocated")
         yield found
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from cluster.nodes import HEAD
 from cluster.processes import belonging
 from cluster.state import read_state
 from cluster.status import read_deployments
-from tests.e2e.cluster import TestCluster, own_cluster, wait_until
+from tests.e2e.cluster import TestCluster, own_cluster, publish_digits, wait_until
 
 pytestmark = pytest.mark.timeout(400)
 SETTINGS = {
@@ -40,12 +38,7 @@ SETTINGS = {
 def scaling_cluster() -> Iterator[TestCluster]:
     with own_cluster(**SETTINGS) as found:
         found.must("up")
-        subprocess.run(
-            [sys.executable, "-m", "train.zoo.publish", "digits", "--home", str(found.home.root)],
-            check=True,
-            env=dict(found.env),
-            stdout=subprocess.DEVNULL,
-        )
+        publish_digits(found)
         found.must("model", "serve", "digits@production", "--placement", "cloud")
         yield found
 

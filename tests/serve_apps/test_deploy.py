@@ -61,6 +61,17 @@ def test_the_cloud_scales_within_the_settings_and_an_edge_node_does_not(
     assert (edge.autoscaling_config, edge.num_replicas) == (None, 2)
 
 
+def test_a_tier_that_may_sleep_starts_awake_and_ends_its_last_replica_late(
+    settings: Settings,
+) -> None:
+    scale = settings.inference.model_copy(update={"min_replicas": 0, "sleep_after_s": 90.0})
+    settings = settings.model_copy(update={"inference": scale})
+    found = _deployment(deploy._inference(settings, "cloud", "dc"))._deployment_config
+    scale = found.autoscaling_config
+    assert (scale.min_replicas, scale.initial_replicas, scale.max_replicas) == (0, 1, 5)
+    assert (scale.downscale_delay_s, scale.downscale_to_zero_delay_s) == (40.0, 90.0)
+
+
 def test_predictive_scaling_has_a_policy_and_a_forecaster_beside_it(settings: Settings) -> None:
     assert not deploy._is_predictive(settings)
     scale = settings.inference.model_copy(update={"scaling": "predictive"})
@@ -70,8 +81,9 @@ def test_predictive_scaling_has_a_policy_and_a_forecaster_beside_it(settings: Se
     made = policy.get_policy()(**policy.policy_kwargs)
     assert isinstance(made, PredictivePolicy)
     # The rule keeps the delays; Serve must not add its own to them.
-    delays = (found.autoscaling_config.upscale_delay_s, found.autoscaling_config.downscale_delay_s)
-    assert delays == (0.0, 0.0)
+    scale = found.autoscaling_config
+    delays = (scale.upscale_delay_s, scale.downscale_delay_s, scale.downscale_to_zero_delay_s)
+    assert delays == (0.0, 0.0, 0.0)
     forecaster = _deployment(deploy._forecaster(settings))
     assert forecaster._deployment_config.num_replicas == 1
     assert forecaster.ray_actor_options["label_selector"][SITE_LABEL] == "dc"

@@ -136,6 +136,7 @@ def targets(draw: st.DrawFn, max_size: int = 5) -> list[Target]:
             is_silent=draw(rarely(False, True)),
             is_draining=draw(rarely(False, True)),
             is_ejected=draw(rarely(False, True)),
+            is_asleep=draw(rarely(False, True)),
             has_model=draw(rarely(True, False)),
         )
         for target in found

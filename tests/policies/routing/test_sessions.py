@@ -75,6 +75,14 @@ def test_a_session_leaves_a_place_where_it_would_be_late() -> None:
     assert found.reason != "session"
 
 
+def test_a_session_is_not_kept_at_a_place_that_sleeps() -> None:
+    asked = Request(60.0, session="mine", origin_site="plant-a")
+    home = place_of(RoutingTable(ALIKE), asked).target
+    table = RoutingTable(ALIKE)
+    table.asleep(home, 10.0, NOW)
+    assert place_of(table, asked).target != home
+
+
 def test_what_keeping_a_session_risks_is_not_spent_of_the_budget() -> None:
     table = RoutingTable(ALIKE)
     before = table.risk_price("balanced")

@@ -26,7 +26,7 @@ def test_no_hour_costs_more_than_its_budget(
         now = index * step_s
         begin = now - HOUR_S
         extra = sum(
-            (each - minimum) * (min(at + step_s, now) - max(at, begin))
+            max(0, each - bounds.paid) * (min(at + step_s, now) - max(at, begin))
             for at, each in spans
             if at + step_s > begin
         )
@@ -52,6 +52,13 @@ def test_a_budget_lets_a_burst_have_what_calm_minutes_saved() -> None:
     assert (decision.target, decision.wanted, decision.reason) == (11, 30, "budget")
 
 
+def test_a_spent_budget_leaves_the_replica_that_was_woken() -> None:
+    bounds = Bounds(0, 40, HOUR_S)
+    seen = Observed(0.0, extra_spent=HOUR_S)
+    assert bounded(1, "wake", "test", seen, bounds).target == 1
+    assert bounded(2, "burst", "test", seen, bounds).target == 1
+
+
 @given(st.integers(-5, 60), st.integers(0, 4), st.integers(0, 20), st.integers(0, 30))
 def test_a_decision_is_within_the_bounds_and_says_why(
     wish: int, minimum: int, more: int, target: int
@@ -65,7 +72,8 @@ def test_a_decision_is_within_the_bounds_and_says_why(
 
 
 @pytest.mark.parametrize(
-    ("minimum", "maximum", "budget"), [(3, 2, None), (-1, 2, None), (0, 0, None), (2, 4, 3600.0)]
+    ("minimum", "maximum", "budget"),
+    [(3, 2, None), (-1, 2, None), (0, 0, None), (2, 4, 3600.0), (0, 4, 3599.0)],
 )
 def test_bounds_that_contradict_each_other_are_refused(
     minimum: int, maximum: int, budget: float | None

@@ -42,6 +42,44 @@ def test_it_decides_as_ray_serve_does(load: list[float], delays: tuple[float, fl
         assert ours == theirs
 
 
+@given(
+    st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0]), min_size=1, max_size=200),
+    st.sampled_from([0.0, 3.0, 20.0]),
+)
+def test_the_last_one_ends_and_comes_as_with_ray_serve(load: list[float], idle_s: float) -> None:
+    rule = Reactive(Bounds(0, 4), 2.0, 2.0, 5.0, idle_s=idle_s)
+    config = AutoscalingConfig(
+        min_replicas=0,
+        max_replicas=4,
+        upscale_delay_s=2.0,
+        downscale_delay_s=5.0,
+        downscale_to_zero_delay_s=idle_s,
+    )
+    ours, theirs = 1, 1
+    memory = NOTHING
+    state: dict[str, Any] = {}
+    for second, ongoing in enumerate(load):
+        now = 1000.0 + second
+        seen = Observed(now, ongoing=ongoing, running=ours, target=ours)
+        decision, memory = rule.decide(seen, memory)
+        if theirs == 0 and ongoing > 0:  # Serve's `_get_cold_start_scale_up_replicas`
+            theirs = 1
+        else:
+            wanted = math.ceil(ongoing / 2.0 - 1e-9)
+            theirs, state = _apply_delay_logic(wanted, theirs, config, state, _now=now)
+            theirs = min(4, theirs)
+        ours = decision.target
+        assert ours == theirs
+
+
+def test_work_that_comes_or_waits_keeps_the_last_replica() -> None:
+    rule = Reactive(Bounds(0, 4), 2.0, idle_s=0.0)
+    idle = Observed(0.0, running=1, target=1)
+    assert rule.decide(idle, NOTHING)[0].target == 0
+    for seen in (replace(idle, queued=0.1), replace(idle, rate=0.1)):
+        assert rule.decide(seen, NOTHING)[0].target == 1
+
+
 def test_one_request_at_zero_wakes_a_replica_at_once() -> None:
     rule = Reactive(Bounds(0, 4), 2.0)
     asleep = Observed(0.0)

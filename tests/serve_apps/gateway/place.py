@@ -34,7 +34,9 @@ class Place:
     """Doubles what it is sent, while it is well.
 
     hang: calls and probes wait until `recover`; silence: the same, but probes say at once that
-    they got no answer; fail: both raise; refuse: calls are answered with an error.
+    they got no answer; fail: both raise; refuse: calls are answered with an error; sleep: no
+    replica is left, until somebody has asked for one and `start` lets it come, with the report
+    `comes`.
     """
 
     def __init__(self, replicas: int = 1, load: LoadReport = IDLE) -> None:
@@ -46,6 +48,12 @@ class Place:
         self.cancelled = 0
         self.fails_next = 0
         self.refusal: PrimeSparkError | None = None
+        self.wakes = 0
+        self.fails_to_wake = 0
+        self.comes = report(load)
+        self._started = asyncio.Event()
+        self._calls_go = asyncio.Event()
+        self._calls_go.set()
         self._is_broken = False
         self._is_silent = False
         self._well = asyncio.Event()
@@ -70,6 +78,29 @@ class Place:
         self._is_broken = self._is_silent = False
         self._well.set()
 
+    def sleep(self) -> None:
+        self._started.clear()
+        self.reports = []
+
+    def start(self) -> None:
+        self._started.set()
+
+    async def wake(self) -> None:
+        self.wakes += 1
+        if self.fails_to_wake:
+            self.fails_to_wake -= 1
+            raise ConnectionError("nobody can be asked")
+        await self._started.wait()
+        await self._get_through()
+        self.reports = [self.comes]
+
+    def hold_calls(self) -> None:
+        """Calls wait, while probes are answered."""
+        self._calls_go.clear()
+
+    def let_calls_go(self) -> None:
+        self._calls_go.set()
+
     async def call(self, call: Call) -> Reply:
         self.calls.append(call)
         self.running += 1
@@ -78,6 +109,7 @@ class Place:
                 self.fails_next -= 1
                 raise ConnectionError("a replica died")
             await self._get_through()
+            await self._calls_go.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -109,10 +141,10 @@ def report(load: LoadReport | None = None) -> ReplicaReport:
     return ReplicaReport({} if load is None else {KEY: load}, {}, (), generation=1)
 
 
-def remote(name: str, place: Place, clock: Clock) -> RemoteTarget:
+def remote(name: str, place: Place, clock: Clock, start_s: float | None = None) -> RemoteTarget:
     """Return a target over a place: `cloud` at the site dc, `edge/...` at the site behind it."""
     tier, _, site = name.partition("/")
-    return RemoteTarget(name, tier, site or "dc", place, clock)
+    return RemoteTarget(name, tier, site or "dc", place, clock, start_s=start_s)
 
 
 def request() -> InferRequest:

@@ -23,6 +23,9 @@ class Replicas:
     async def call(self, call: Call) -> Reply:
         raise ConnectionError("nothing is asked of it here")
 
+    async def wake(self) -> None:
+        raise ConnectionError("nor of anybody else")
+
     async def probe(self) -> Sequence[ReplicaReport]:
         load = LoadReport(
             queued=3, running=1, wait_s=0.1, service_s=0.05, row_s=self.row_s, busy=0.4

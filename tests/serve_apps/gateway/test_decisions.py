@@ -23,6 +23,7 @@ RECORD = DecisionRecord(
     taken_s=0.5,
     outcome="ok",
     verdicts=(Verdict("cloud", 0.0012344, None, 0.25, 1e-6), Verdict("edge/lab", 0.25, "silent")),
+    asleep=frozenset({"cloud"}),
 )
 
 
@@ -74,13 +75,21 @@ def test_a_record_reads_as_json_with_milliseconds_and_what_was_considered() -> N
     assert (found["expected_ms"], found["taken_ms"]) == (1.234, 500.0)
     assert (found["reason"], found["attempt"], found["outcome"]) == ("least_expected", 1, "ok")
     assert found["considered"] == [
-        {"target": "cloud", "expected_ms": 1.234, "late": 0.25, "usd": 1e-06, "ruled_out": None},
+        {
+            "target": "cloud",
+            "expected_ms": 1.234,
+            "late": 0.25,
+            "usd": 1e-06,
+            "ruled_out": None,
+            "is_asleep": True,
+        },
         {
             "target": "edge/lab",
             "expected_ms": 250.0,
             "late": 0.0,
             "usd": 0.0,
             "ruled_out": "silent",
+            "is_asleep": False,
         },
     ]
 

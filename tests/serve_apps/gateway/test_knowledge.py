@@ -86,3 +86,19 @@ def test_a_target_that_comes_later_is_in_every_table(knowledge: Knowledge) -> No
     knowledge.add(Target("edge/barn", "edge", "barn"))
     assert not knowledge.table(KEY)["edge/barn"].has_model
     assert "edge/barn" in knowledge.table(OTHER)
+
+
+def test_who_sleeps_is_taken_to_have_what_is_asked_for_until_it_says_what_it_has(
+    knowledge: Knowledge,
+) -> None:
+    knowledge.heard("edge/lab", {KEY: IDLE}, 1.0)
+    knowledge.asleep("cloud", 8.0, 2.0)
+    for key in (KEY, OTHER):
+        cloud = knowledge.table(key)["cloud"]
+        assert (cloud.has_model, cloud.is_asleep, cloud.ahead_s[0]) == (True, True, 8.0)
+    knowledge.woke("cloud")
+    knowledge.heard("cloud", {KEY: IDLE}, 12.0)
+    cloud = knowledge.table(KEY)["cloud"]
+    assert (cloud.has_model, cloud.is_asleep, cloud.ahead_s[0]) == (True, False, 0.0)
+    assert not knowledge.table(OTHER)["cloud"].has_model
+    assert knowledge.table(OTHER) is not knowledge.table(OTHER)  # nobody keeps what nobody has

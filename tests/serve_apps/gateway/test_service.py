@@ -38,10 +38,11 @@ from serve_apps.gateway.catalogue import Catalogue
 from serve_apps.gateway.decisions import DecisionLog
 from serve_apps.gateway.dispatch import Dispatcher
 from serve_apps.gateway.ledger import Ledger
+from serve_apps.gateway.local import LocalTarget
 from serve_apps.gateway.overview import target_overview
 from serve_apps.gateway.request_log import RequestLog
 from serve_apps.gateway.service import GatewayService
-from serve_apps.gateway.targets import LocalTarget, TargetTable
+from serve_apps.gateway.targets import TargetTable
 from serve_apps.model_sync import ModelSync
 from tests.contract.models import mlp_weights
 from tests.serve_apps.registered import mlp_request, register, serve

@@ -42,6 +42,14 @@ def test_the_work_that_came_is_counted_second_by_second() -> None:
     assert found.idle_s == 0.0
 
 
+def test_only_what_the_cloud_was_asked_for_keeps_it_awake() -> None:
+    ledger = _ledger()
+    assert _run(ledger, lambda second: 0, 50).idle_s == 49.0  # as far as one knows
+    busy = _run(_ledger(), lambda second: 1 if second < 30 else 0, 50)
+    assert busy.idle_s == 20.0
+    assert _run(_ledger(), lambda second: 1, 50, target="edge/lab").idle_s == 49.0
+
+
 def test_several_gateways_add_up_and_one_that_begins_anew_is_not_counted_twice() -> None:
     ledger = _ledger()
     for second, (life, one, other) in enumerate(

@@ -35,9 +35,14 @@ class Controller:
         self.folder = folder
         self._decider = Decider(rule_of(settings), folder, self.told.append, lambda: self.now)
 
-    def forecast(self, peak: float, why_not: str = "") -> None:
+    def forecast(self, peak: float, why_not: str = "", idle_s: float = 0.0) -> None:
         outlook = Outlook(
-            self.now, capacity=1.0, peak=peak, why_not=why_not, forecast_at_s=self.now
+            self.now,
+            idle_s=idle_s,
+            capacity=1.0,
+            peak=peak,
+            why_not=why_not,
+            forecast_at_s=self.now,
         )
         spool.write(spool.forecast_path(self.folder), outlook)
 
@@ -92,6 +97,44 @@ def test_the_budget_of_an_hour_holds(tmp_path: Path) -> None:
     assert {line["reason"] for line in controller.told} >= {"forecast", "budget"}
 
 
+def _sleepy(folder: Path) -> Controller:
+    scale = SETTINGS.inference.model_copy(update={"min_replicas": 0, "sleep_after_s": 60.0})
+    return Controller(folder, SETTINGS.model_copy(update={"inference": scale}))
+
+
+@pytest.mark.parametrize("why_not", ["", "no_history"])
+def test_the_last_replica_ends_after_the_time_that_was_set(tmp_path: Path, why_not: str) -> None:
+    controller = _sleepy(tmp_path)
+    for second in range(70):
+        controller.forecast(0.0, why_not, idle_s=100.0 + second)
+        if not controller.ask(1.0, ongoing=0.0):
+            break
+    assert 59 <= second <= 60
+    assert controller.told[-1]["reason"] == "idle"
+
+
+def test_a_peak_that_is_foreseen_keeps_it(tmp_path: Path) -> None:
+    controller = _sleepy(tmp_path)
+    for second in range(200):
+        controller.forecast(0.1, idle_s=100.0 + second)
+        assert controller.ask(1.0, ongoing=0.0) == 1
+
+
+def test_what_serve_wakes_by_itself_is_written_down_and_stays_for_that_time(
+    tmp_path: Path,
+) -> None:
+    controller = _sleepy(tmp_path)
+    controller.target = 0
+    controller.forecast(0.0, idle_s=500.0)
+    assert controller.ask(1.0, ongoing=0.0) == 0
+    controller.target = 1
+    for second in range(58):
+        controller.forecast(0.0, idle_s=500.0 + second)
+        assert controller.ask(1.0, ongoing=0.0) == 1
+    (line,) = controller.told
+    assert (line["from"], line["to"], line["reason"], line["rule"]) == (0, 1, "wake", "serve")
+
+
 def test_decisions_are_json_lines_in_a_bounded_file(tmp_path: Path) -> None:
     tell = decision_log(tmp_path / "scaling.log")
     for number in range(3):
@@ -120,6 +163,7 @@ def test_serve_gets_whole_replicas_from_what_it_was_given(tmp_path: Path) -> Non
         ({"budget_replicas": 2.0}, "needs scaling 'predictive'"),
         ({"scaling": "predictive", "budget_replicas": 1.0, "min_replicas": 2}, "does not pay"),
         ({"season_s": 60.0}, "9.6 times start_s"),
+        ({"min_replicas": -1}, "min_replicas"),
     ],
 )
 def test_settings_that_cannot_be_kept_are_refused(changes: dict[str, Any], message: str) -> None:
