@@ -149,7 +149,12 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Only where it is not there: closing any descriptor of a file drops all locks that this
+            # process has on it, and another one, taking itself for the last, removes the log.
+            # (sqlite.org/howtocorrupt.html, 2.2)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass
         except OSError as error:
             raise unusable(self._schema.name, self._path, error) from error
         connection = sqlite3.connect(
