@@ -111,6 +111,10 @@ bench-routing: setup  ## Routing rules side by side in the simulator, with marks
 faults-routing: setup  ## A real cluster whose edge box is cut off for 5 minutes, then becomes slow (as root by its network)
 	@$(BIN)/python -m load.routing.faults $(FAULTS)
 
+.PHONY: fidelity-routing
+fidelity-routing: setup  ## The simulator against a real cluster, with marks (FIDELITY="--trace FILE")
+	@$(BIN)/python -m load.routing.fidelity --minutes 60 $(FIDELITY)
+
 .PHONY: bench-scaling
 bench-scaling: setup  ## Scaling rules side by side in a simulator, with marks (SCALING="--trace FILE")
 	@$(BIN)/python -m load.scaling $(SCALING)

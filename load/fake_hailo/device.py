@@ -51,6 +51,7 @@ class FakeDevice:
         driver_version: str | None = None,
         firmware_version: str | None = None,
         latency_s: float = 0.001,
+        further_s: float | None = None,
         queue_size: int = 2,
         ambient_c: float = _ROOM_C,
         thermal_s: float = 30.0,
@@ -59,7 +60,8 @@ class FakeDevice:
         """Make a new, whole device, plugged in and at rest.
 
         Versions: 4.23.0, or 5.2.0 for a Hailo-10H, and all the same; latency_s: what a frame
-        takes at the nominal clock; queue_size: what `get_async_queue_size()` says; thermal_s:
+        takes at the nominal clock; further_s: what each but the first of a job takes, when that is
+        less; queue_size: what `get_async_queue_size()` says; thermal_s:
         time constant of warming up; power_sensor: boards for the Pi have none.
         """
         library = library_version or _LIBRARIES[architecture]
@@ -75,6 +77,7 @@ class FakeDevice:
                 driver_version=driver_version or library,
                 firmware_version=firmware_version or library,
                 latency_s=latency_s,
+                further_s=further_s,
                 queue_size=queue_size,
                 ambient_c=ambient_c,
                 thermal_s=thermal_s,

@@ -17,9 +17,15 @@ class Gateway:
     ) -> None:
         self.site = site
         self.open = 0
+        self.free_at = 0.0
         self.turns = 0
         self.ways_s = {name: world.way_s(site, place.spec) for name, place in places.items()}
         self.tables = {model: self._table(world, places, model) for model in models}
+
+    def works(self, now: float, seconds: float) -> float:
+        """Return when it has done so much work that came now, after what it has to do before."""
+        self.free_at = max(now, self.free_at) + seconds
+        return self.free_at
 
     def _table(self, world: World, places: Mapping[str, Place], model: str) -> RoutingTable:
         targets: list[Target] = []
@@ -37,7 +43,7 @@ class Gateway:
                         rtt_s=self.ways_s[name],
                         service_s=usual_s,
                         row_s=usual_s,
-                        prior_s=usual_s,
+                        prior_s=usual_s if spec.prior_s is None else spec.prior_s,
                         usd_per_s=spec.usd_per_s,
                         usd_per_byte=spec.usd_per_byte,
                     )

@@ -25,9 +25,9 @@ class Job:
     """
 
     __slots__ = (
-        "arrived", "attempts", "base_work", "bucket", "cost_usd", "deadline", "due", "gateway",
-        "late", "luck", "model", "moved_bytes", "objective", "origin", "origin_site", "outcome",
-        "sent", "slack_s", "surprise", "target", "tier", "work",
+        "arrived", "attempts", "base_work", "bucket", "cost_usd", "deadline", "draw", "due",
+        "gateway", "late", "luck", "model", "moved_bytes", "objective", "origin", "origin_site",
+        "outcome", "sent", "slack_s", "surprise", "target", "tier", "work",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class Job:
         self.target = ""
         self.late = -1.0
         self.attempts = 0
+        self.draw = 0
         self.cost_usd = 0.0
         self.outcome = ""
 

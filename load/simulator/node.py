@@ -64,6 +64,10 @@ class Node:
         fixed = self.spec.fixed
         return self.spec.base_s * (fixed * max(works) + (1.0 - fixed) * sum(works))
 
+    def alone_s(self, work: float) -> float:
+        """Return what it says with an answer that such a request takes alone."""
+        return self.batch_s((work,)) * self.last_slowness
+
     def measure(self, job: Job) -> None:
         """Set what a job takes here: what is expected, and by how much that will be wrong."""
         service = self.spec.services.get(job.model)

@@ -8,12 +8,13 @@ has sent itself. Rules are those of `policies.routing`, called with what such a 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from load.simulator.building import Calls, node_of, places_of
 from load.simulator.gateway import Gateway
 from load.simulator.hedges import Hedges
 from load.simulator.jobs import Job, Replay, at_each_site, recorded
@@ -22,7 +23,7 @@ from load.simulator.omniscient import finish_at
 from load.simulator.place import Place
 from load.simulator.probes import Probes
 from load.simulator.trace import Trace
-from load.simulator.world import Discipline, NodeSpec, PriceChange, World
+from load.simulator.world import Discipline, PriceChange, World
 from policies.routing import (
     Decision,
     Load,
@@ -30,12 +31,14 @@ from policies.routing import (
     Request,
     RoutingTable,
     Rule,
+    Sent,
     Verdict,
     decide,
 )
 from policies.routing.utility import WEIGHTS, scores
 
 MOST_ATTEMPTS: Final = 3
+MOST_REFUSALS: Final = 2  # as the product's gateway
 CHECK_S: Final = 0.25
 QUIET_S: Final = 10.0  # without requests or faults, in which nobody looks at reports
 _AWAKE_S: Final = 4.0  # before the quiet ends, so that all is known again
@@ -100,8 +103,12 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[..., None], Any]] = []
         self._sequence = 0
         self._rng = np.random.default_rng(plan.seed)
-        self._nodes = {spec.name: self._node(spec) for spec in world.nodes}
-        self._places = _places(self._nodes.values())
+        calls = Calls(self.at, self._finished, self._dropped, self._refused)
+        self._nodes = {
+            spec.name: node_of(spec, world, plan.seed, plan.discipline, calls, drops=plan.drops)
+            for spec in world.nodes
+        }
+        self._places = places_of(self._nodes.values())
         models = plan.trace.models if isinstance(plan.trace, Replay) else [""]
         self._gateways = [
             [Gateway(site, world, self._places, models) for _ in range(world.gateways.get(site, 1))]
@@ -118,39 +125,6 @@ class Simulation:
             table_of=self.table_of,
             send=self._send,
             cancel=self._cancel,
-        )
-
-    def _node(self, spec: NodeSpec) -> Node:
-        world = self.plan.world
-        throttles = [t for t in world.throttles if t.node in (spec.name, spec.target)]
-        starts = [s.begin_s + s.cold_s for s in world.starts if s.node == spec.name]
-        rng = np.random.default_rng((self.plan.seed, len(spec.name), hash_of(spec.name)))
-        drawn: list[float] = []
-
-        def noise() -> float:
-            if spec.services:
-                return 1.0  # what was measured has its own spread
-            if not drawn:
-                drawn.extend(np.exp(world.spread * rng.standard_normal(512)).tolist())
-            return drawn.pop()
-
-        def slowness(now: float) -> float:
-            factor = 1.0
-            for throttle in throttles:
-                if throttle.holds(now):
-                    factor *= throttle.factor
-            return factor
-
-        return Node(
-            spec,
-            self.plan.discipline,
-            drops=self.plan.drops,
-            slowness=slowness,
-            noise=noise,
-            schedule=self.at,
-            finish=self._finished,
-            drop=self._dropped,
-            starts_at=max(starts, default=0.0),
         )
 
     def _arrivals(self) -> list[Job]:
@@ -203,12 +177,20 @@ class Simulation:
         gateways = self._gateways[job.origin]
         job.gateway = min(gateways, key=lambda one: (one.open, one.turns))
         job.gateway.open += 1
+        job.draw = draw
         now = job.arrived
         origin = job.origin_site or job.gateway.site
         if self.plan.world.cut_since(origin, job.gateway.site, now) is not None:
             self._close(job, "lost")  # the caller does not reach the gateway
             return
-        self._arrive(job, now, draw)
+        half_s = 0.5 * self.plan.world.gateway_s
+        if half_s:
+            self.at(job.gateway.works(now, half_s), self._decide, job)
+        else:
+            self._arrive(job, now, draw)
+
+    def _decide(self, now: float, job: Job) -> None:
+        self._arrive(job, now, job.draw)
 
     def _arrive(
         self, job: Job, now: float, draw: int, excluded: frozenset[str] = frozenset()
@@ -257,6 +239,11 @@ class Simulation:
         place = self._places[target]
         job.target = target
         job.attempts += 1
+        if world.calls and self.table_of(job)[target].outstanding >= world.calls * max(
+            1, len(place.present(now))
+        ):
+            self._elsewhere(job, now)
+            return
         job.due = job.deadline - 0.5 * way_s
         job.sent = gateway.tables[job.model].sent(target, request, now)
         self._hedges.sent(job, request, now)
@@ -268,6 +255,8 @@ class Simulation:
             self._dead_sends += now - cut_at > world.dead_s
             self.at(now + world.lost_s, self._vanished, (job, draw))
             return
+        if world.gives_up:
+            self.at(max(now, job.due), self._deadline, (job, job.sent))
         arrives = now + 0.5 * way_s
         if node is not None:
             node.measure(job)
@@ -325,7 +314,7 @@ class Simulation:
         place = self._places[spec.target]
         for job, work in zip(batch, works, strict=True):
             job.cost_usd += spec.usd_per_s * taken_s * work / total
-            load = place.load(now, job.model, node.batch_s((work,)) * slowness)
+            load = place.load(now, job.model, node.alone_s(work))
             self._probes.went(job, place, now)
             gateway: Gateway = job.gateway
             if self.plan.world.cut_since(gateway.site, spec.site, now) is not None:
@@ -335,8 +324,15 @@ class Simulation:
             self.at(now + 0.5 * gateway.ways_s[spec.target], self._reply, (job, load, now))
 
     def _reply(self, now: float, value: tuple[Job, Load, float]) -> None:
+        half_s = 0.5 * self.plan.world.gateway_s
+        if half_s:
+            self.at(value[0].gateway.works(now, half_s), self._answered, value)
+        else:
+            self._answered(now, value)
+
+    def _answered(self, now: float, value: tuple[Job, Load, float]) -> None:
         job, load, at = value
-        if self._hedges.is_over(job):
+        if self._hedges.is_over(job) or job.outcome:
             return
         known = load if self.plan.load_in_replies else None
         self.table_of(job).answered(job.sent, now, known, at)
@@ -348,8 +344,42 @@ class Simulation:
         back = now + 0.5 * job.gateway.ways_s[node.spec.target]
         self.at(back, self._gave_up, job)
 
+    def _refused(self, node: Node, job: Job, now: float) -> None:
+        load = self._places[node.spec.target].load(now, job.model)
+        back = now + 0.5 * job.gateway.ways_s[node.spec.target]
+        self.at(back, self._turned_away, (job, job.sent, load, now))
+
+    def _turned_away(self, now: float, value: tuple[Job, Sent, Load | None, float]) -> None:
+        """A place did not take a request in, and says how it is."""
+        job, sent, load, at = value
+        table = self.table_of(job)
+        table.ended(sent)
+        if load is not None:
+            table.heard(job.target, load, at)
+        if job.outcome or self._hedges.is_over(job):
+            return
+        self._elsewhere(job, now)
+
+    def _elsewhere(self, job: Job, now: float) -> None:
+        """Try a request that was turned away at one more place, as the product does."""
+        whole = self._hedges.fell(job)
+        if whole is None:
+            return
+        if whole.attempts >= MOST_REFUSALS:
+            self._close(whole, "refused")
+        else:
+            self._arrive(whole, now, whole.draw, frozenset((whole.target,)))
+
+    def _deadline(self, now: float, value: tuple[Job, Sent]) -> None:
+        """Let go at the place, then at the gateway, of what was not answered in time."""
+        job, sent = value
+        if job.outcome or job.sent is not sent or self._hedges.is_over(job):
+            return
+        self._places[job.target].cancel(job)
+        self.at(max(now, job.deadline), self._gave_up, job)
+
     def _gave_up(self, now: float, job: Job) -> None:
-        if self._hedges.is_over(job):
+        if self._hedges.is_over(job) or job.outcome:
             return
         sent = job.sent
         self.table_of(job).late(sent, now, max(now - sent.at, sent.slack_s) * 1.001)
@@ -466,18 +496,3 @@ class Simulation:
             dead_sends=self._dead_sends,
             copies=len(self._hedges.copies),
         )
-
-
-def _places(nodes: Iterable[Node]) -> dict[str, Place]:
-    grouped: dict[str, list[Node]] = {}
-    for node in nodes:
-        grouped.setdefault(node.spec.target, []).append(node)
-    return {name: Place(those) for name, those in grouped.items()}
-
-
-def hash_of(name: str) -> int:
-    """Return a number for a name that is the same in every process."""
-    value = 0
-    for character in name:
-        value = (value * 131 + ord(character)) % (1 << 31)
-    return value

@@ -21,6 +21,20 @@ CLOUD = "cloud"
 
 
 @dataclass(frozen=True)
+class EngineSpec:
+    """A node that serves as the product's engine does (`load.simulator.engine`).
+
+    workers: batches under way at once; is_serial: what runs them computes one after another;
+    max_queue, max_wait_s: beyond which it refuses requests.
+    """
+
+    workers: int = 1
+    is_serial: bool = False
+    max_queue: int = 256
+    max_wait_s: float = 1.0
+
+
+@dataclass(frozen=True)
 class NodeSpec:
     """A place that computes one batch at a time.
 
@@ -29,7 +43,10 @@ class NodeSpec:
 
     place: the target that it is a replica of, itself when empty. services: what each model takes
     here; only those that are named are served, any when there are none. way_s: there and back from
-    a gateway of any site; that of the sites when None.
+    a gateway of any site; that of the sites when None. prior_s: what gateways take a request to
+    take here before they learn, base_s when None; spread: of run times here, the world's when None;
+    engine: how it serves, as well as can be (`Node`)
+    when None.
     """
 
     name: str
@@ -43,6 +60,9 @@ class NodeSpec:
     place: str = ""
     services: Mapping[str, Service] = field(default_factory=dict)
     way_s: float | None = None
+    prior_s: float | None = None
+    spread: float | None = None
+    engine: EngineSpec | None = None
 
     @property
     def target(self) -> str:
@@ -124,7 +144,10 @@ class World:
     takes a node for dead.
 
     sites: those with gateways; gateways: how many each of them has, one where it says nothing.
-    rtts: there and back between two sites, where the three general times do not say it.
+    rtts: there and back between two sites, where the three general times do not say it. gives_up:
+    a gateway waits for no answer beyond its deadline; else late answers count as late. calls: that
+    a gateway has under way to one replica at most, any number when 0. gateway_s: that a gateway
+    works for each request, one after another: a half before it decides, the other at the answer.
     """
 
     sites: tuple[str, ...]
@@ -145,6 +168,9 @@ class World:
     starts: tuple[Start, ...] = ()
     gateways: Mapping[str, int] = field(default_factory=dict)
     rtts: Mapping[frozenset[str], float] = field(default_factory=dict)
+    gives_up: bool = False
+    calls: int = 0
+    gateway_s: float = 0.0
 
     @property
     def capacity(self) -> float:

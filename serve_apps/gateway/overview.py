@@ -61,6 +61,7 @@ def _known(known: Target, now: float) -> dict[str, Any]:
     return {
         "rtt_ms": round(known.rtt_s * 1e3, 3),
         "service_ms": round(known.service_s * 1e3, 3),
+        "prior_ms": round(known.prior_s * 1e3, 3),
         "wait_ms": round(max(0.0, known.ahead_s[-1] - max(0.0, now - known.ahead_at)) * 1e3, 3),
         "busy": round(known.busy, 3),
         "outstanding": known.outstanding,

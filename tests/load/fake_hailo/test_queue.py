@@ -37,6 +37,20 @@ def test_a_batch_counts_by_its_frames(device: FakeDevice, rig: Rig) -> None:
     assert [frame.output[0, 0, 0] for frame in frames] == [7, 8]
 
 
+def test_a_batch_may_take_less_than_its_frames_one_by_one(
+    device: FakeDevice, hailo: Any, hef: bytes
+) -> None:
+    device.create(latency_s=0.05, further_s=0.001, queue_size=16)
+    with Rig(hailo, hef) as rig:
+        begun = time.monotonic()
+        rig.configured.run([rig.frame().bindings for _ in range(16)], 5000)
+        together_s = time.monotonic() - begun
+        begun = time.monotonic()
+        for _ in range(16):
+            rig.run()
+        assert 0.05 + 15 * 0.001 <= together_s < time.monotonic() - begun
+
+
 def test_waiting_for_more_room_than_there_is_times_out(rig: Rig) -> None:
     rig.configured.wait_for_async_ready(0, 2)
     begun = time.monotonic()

@@ -77,9 +77,17 @@ class Chip:
         self._one_frame = threading.Lock()
 
     def compute(
-        self, network: Network, frame: Mapping[str, Bytes], stop: threading.Event
+        self,
+        network: Network,
+        frame: Mapping[str, Bytes],
+        stop: threading.Event,
+        *,
+        is_first: bool = True,
     ) -> dict[str, Bytes]:
-        """Run one frame in as much time as the chip would need; FrameFailed when it does not."""
+        """Run one frame in as much time as the chip would need; FrameFailed when it does not.
+
+        is_first: of its job; those behind it may take less.
+        """
         while not self._one_frame.acquire(timeout=_LOOK_AGAIN_S):
             if stop.is_set():
                 raise FrameFailed(Status.STREAM_ABORT)
@@ -89,7 +97,7 @@ class Chip:
             self.folder.keep_heat(heat)
             self._let_faults_happen()
             results = network.run(frame)
-            self._work_until_due(begun, heat.slowdown, stop)
+            self._work_until_due(begun, heat.slowdown, stop, is_first=is_first)
             self.folder.keep_heat(self.folder.heat(works_since=begun))
             self.folder.count_frame()
             return results
@@ -134,11 +142,13 @@ class Chip:
                 ctypes.string_at(0)
             raise FrameFailed(fault.status or Status.COMMUNICATION_CLOSED)
 
-    def _work_until_due(self, begun: float, slowdown: float, stop: threading.Event) -> None:
+    def _work_until_due(
+        self, begun: float, slowdown: float, stop: threading.Event, *, is_first: bool
+    ) -> None:
         while True:
             self._check_presence()
             orders = self.folder.orders()
-            left = begun + orders.latency_s * orders.slowness * slowdown - time.monotonic()
+            left = begun + orders.frame_s(is_first=is_first) * slowdown - time.monotonic()
             hangs = bool(self._hangs())
             if stop.is_set():
                 if not self.hangs_in_release():

@@ -67,6 +67,7 @@ class Orders:
     firmware_version: str = "4.23.0"
     open_status: int = 0
     latency_s: float = 0.001
+    further_s: float | None = None
     slowness: float = 1.0
     queue_size: int = 2
     ambient_c: float = 25.0
@@ -78,6 +79,11 @@ class Orders:
     def place(self) -> thermal.Place:
         """What the chip's warmth depends on besides its work."""
         return thermal.Place(self.ambient_c, self.thermal_s)
+
+    def frame_s(self, *, is_first: bool) -> float:
+        """What a frame of a job takes at the nominal clock."""
+        nominal_s = self.latency_s if is_first or self.further_s is None else self.further_s
+        return nominal_s * self.slowness
 
     @staticmethod
     def of(document: Mapping[str, Any]) -> Orders:

@@ -208,9 +208,11 @@ class Pipeline:
         status = int(Status.STREAM_ABORT if self._failure() else Status.SUCCESS)
         try:
             if not status:
-                for inputs, _ in job.frames:
+                for index, (inputs, _) in enumerate(job.frames):
                     frame = {name: _bytes_of(inputs[name]) for name in self._network.inputs}
-                    results.append(self._chip.compute(self._network, frame, self._stop))
+                    results.append(
+                        self._chip.compute(self._network, frame, self._stop, is_first=index == 0)
+                    )
         except FrameFailed as error:
             status = int(error.status)
         except Exception:

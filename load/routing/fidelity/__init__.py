@@ -1,0 +1,1 @@
+"""The simulator against a real cluster, with parameters measured from it."""
