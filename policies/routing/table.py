@@ -274,7 +274,8 @@ class RoutingTable:
     def asleep(self, name: str, start_s: float, now: float) -> None:
         """Take in that a place sleeps and would serve in start_s; say it again as that changes.
 
-        What has been sent waits for the start as well. It is awake with `change`.
+        What has been sent waits for the start as well. How far off estimates of milliseconds were
+        says nothing of a start, so no errors count until it is awake (with `change`).
         """
         index = self._index[name]
         target, ahead_s = self.targets[index], (start_s,) * len(SLACKS)
@@ -284,7 +285,15 @@ class RoutingTable:
         self.generation += 1
         self._put(
             index,
-            target._replace(is_asleep=True, ahead_s=ahead_s, ahead_at=now, heard_at=now, busy=0.0),
+            target._replace(
+                is_asleep=True,
+                ahead_s=ahead_s,
+                ahead_at=now,
+                heard_at=now,
+                busy=0.0,
+                errors=(),
+                bias=1.0,
+            ),
         )
 
     def measured(self, name: str, rtt_s: float) -> None:

@@ -132,6 +132,21 @@ def test_those_who_wait_for_a_start_are_ahead_of_those_who_come() -> None:
     assert table["cloud"].errors == ()
 
 
+def test_what_was_wrong_of_milliseconds_makes_no_start_longer() -> None:
+    table = RoutingTable((CLOUD,))
+    for _ in range(30):  # a burst: each takes far longer than was expected of it
+        sent = table.sent("cloud", PATIENT, NOW)
+        table.answered(sent, NOW + 2.0, Load(service_s=0.01, row_s=0.0), NOW + 2.0)
+    assert table["cloud"].bias > 10.0
+    table.asleep("cloud", START_S, NOW + 3.0)
+    outcome = choose(PATIENT, table, NOW + 3.0)
+    assert isinstance(outcome, Decision)
+    assert outcome.expected_s == pytest.approx(START_S, abs=1.0)
+    table.change("cloud", is_asleep=False)
+    table.heard("cloud", Load(service_s=0.01, row_s=0.0), NOW + 11.0)
+    assert table["cloud"].bias > 10.0  # what was learned of it awake is there again
+
+
 def test_a_place_that_is_awake_again_is_what_it_says() -> None:
     table = asleep()
     table.change("cloud", is_asleep=False)
