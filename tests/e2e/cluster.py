@@ -60,9 +60,13 @@ class TestCluster:
         return json.loads(self.must(*arguments, "--json"))
 
     def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a command and leave it running."""
+        """Start a command and leave it running.
+
+        It may be interrupted, also where a shell started the tests in the background.
+        """
+        heeding = ("env", "--default-signal=INT")
         return subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli.main", *arguments],
+            [*heeding, sys.executable, "-m", "cluster.cli.main", *arguments],
             env=dict(self.env),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

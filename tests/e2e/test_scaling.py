@@ -28,7 +28,7 @@ SETTINGS = {
     "INFERENCE__TARGET_ONGOING_REQUESTS": "0.4",
     "INFERENCE__UPSCALE_DELAY_S": "0.5",
     "INFERENCE__DOWNSCALE_DELAY_S": "3",
-    "INFERENCE__SEASON_S": "100",
+    "INFERENCE__SEASON_S": "3600",  # so that this load is not expected again while a test runs
     "INFERENCE__START_S": "5",
     "INFERENCE__UTILISATION": "0.05",  # so that a small machine can have a load for two
 }
