@@ -23,8 +23,8 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
 )
 
 
-AGAIN_S: Final = 0.002
-AGAIN_WORK_S: Final = 0.0005
+AGAIN_S: Final = 0.004
+AGAIN_WORK_S: Final = 0.001
 _ONLY: Final = frozenset({"only_candidate", "tier_requested"})
 _MANY: Final = 1 << 30
 _ALIKE: Final = slice(1, Request._fields.index("draw"))  # all but the time left and chance

@@ -16,7 +16,7 @@ from serve_apps.gateway.sleep import Sleep
 from serve_apps.model_sync import ModelSync
 from serve_apps.wire import ReplicaReport
 
-LOOK_S: Final = 0.002  # what was sent since the last look is counted anyway
+LOOK_S: Final = 0.004  # what was sent since the last look is counted anyway
 IDLE_LOOK_S: Final = 0.02  # while nothing is under way there, nothing happens there
 JUST_LATE: Final = 1.001  # of its time; what was given up would have taken that at least
 
