@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_runtime.engine import LoadReport
+from policies.cost import Rates
 from policies.routing import RoutingTable, Target
 from policies.routing.types import NO_WORK
 from serve_apps.gateway.geography import Geography
 
 Key = tuple[str, str]
+
+
+def place(name: str, tier: str, site: str, rates: Rates, *, is_up: bool = True) -> Target:
+    """Return a place as it is before anything is heard of it, with its prices."""
+    return Target(
+        name,
+        tier,
+        site,
+        is_up=is_up,
+        usd_per_s=rates.usd_per_s,
+        usd_per_byte=rates.egress_usd_per_byte,
+    )
 
 
 class Knowledge:

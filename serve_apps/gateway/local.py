@@ -11,7 +11,7 @@ from edge_runtime.errors import DeadlineExceeded
 from edge_runtime.protocol.types import InferRequest
 from policies.cost import NO_BOOK, Rates
 from policies.routing import Request, Target
-from serve_apps.gateway.knowledge import Key, Knowledge
+from serve_apps.gateway.knowledge import Key, Knowledge, place
 from serve_apps.gateway.sleep import Sleep
 from serve_apps.model_sync import ModelSync
 from serve_apps.wire import ReplicaReport
@@ -52,15 +52,7 @@ class LocalTarget:
     def join(self, knowledge: Knowledge) -> None:
         """Write what is learned of this target to what a gateway knows of all."""
         self._knowledge = knowledge
-        knowledge.add(
-            Target(
-                self.name,
-                self.tier,
-                self.site,
-                usd_per_s=self.rates.usd_per_s,
-                usd_per_byte=self.rates.egress_usd_per_byte,
-            )
-        )
+        knowledge.add(place(self.name, self.tier, self.site, self.rates))
 
     def view(self, key: Key) -> Target:
         """Return what routing knows of this target for one model version, as of now."""

@@ -33,7 +33,7 @@ from policies.routing.ejection import EjectionRules
 from policies.routing.waking import to_wake
 from serve_apps.gateway.ejections import LOST, Ejections
 from serve_apps.gateway.geography import Geography
-from serve_apps.gateway.knowledge import Key, Knowledge
+from serve_apps.gateway.knowledge import Key, Knowledge, place
 from serve_apps.gateway.local import JUST_LATE, LocalTarget
 from serve_apps.gateway.sleep import WAITING, Sleep
 from serve_apps.wire import (
@@ -144,16 +144,7 @@ class RemoteTarget:
     def join(self, knowledge: Knowledge) -> None:
         """Write what is learned of this target to what a gateway knows of all."""
         self._knowledge = knowledge
-        knowledge.add(
-            Target(
-                self.name,
-                self.tier,
-                self.site,
-                is_up=self.is_up,
-                usd_per_s=self.rates.usd_per_s,
-                usd_per_byte=self.rates.egress_usd_per_byte,
-            )
-        )
+        knowledge.add(place(self.name, self.tier, self.site, self.rates, is_up=self.is_up))
 
     def view(self, key: Key) -> Target:
         """Return what routing knows of this target for one model version."""
@@ -191,6 +182,7 @@ class RemoteTarget:
         call = encode_call(request, version, slack_s, priority, trace)
         try:
             reply = await self._exchange(call, deadline, patience_s)
+            report = reported_load(reply)
         except (TimeoutError, TargetSilent):
             table.late(sent, self._clock(), JUST_LATE * wanted.slack_s)
             raise
@@ -204,7 +196,6 @@ class RemoteTarget:
             return decode_reply(reply)
         way_s = max(0.0, now - began - reply.taken_s)
         self._rtt_s += _RTT_SMOOTHING * (way_s - self._rtt_s)
-        report = reported_load(reply)
         load = None if report is None else report.for_routing(reply.alone_s)
         at = now - 0.5 * way_s
         try:

@@ -48,6 +48,7 @@ class Place:
         self.cancelled = 0
         self.fails_next = 0
         self.refusal: PrimeSparkError | None = None
+        self.garbles = False
         self.wakes = 0
         self.fails_to_wake = 0
         self.comes = report(load)
@@ -120,7 +121,8 @@ class Place:
         (x,) = decode_call(call).inputs
         doubled = np.asarray(x.data, dtype=np.float32) * np.float32(2)
         found = Answered((Tensor("y", "FP32", doubled),), "cpu-fp32")
-        return encode_answer(found, self.load, 0.0)
+        reply = encode_answer(found, self.load, 0.0)
+        return reply._replace(outputs=(reply.outputs[0][:2],)) if self.garbles else reply  # type: ignore[arg-type]
 
     async def probe(self) -> Sequence[ReplicaReport]:
         self.probes += 1

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from edge_runtime.auth import Principal
-from edge_runtime.engine import Answered
 from edge_runtime.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -29,7 +28,6 @@ from serve_apps.gateway.dispatch import DEGRADED, Dispatched, Dispatcher
 from serve_apps.gateway.ledger import Ledger
 from serve_apps.gateway.targets import SILENCE_S, RemoteTarget, TargetLost, TargetTable
 from serve_apps.gateway.wishes import Wishes
-from serve_apps.wire import Reply
 from tests.serve_apps.gateway.place import IDLE, KEY, Clock, Place, later, remote, request, until
 
 ANYWHERE = frozenset({"cloud", "edge", "colocated"})
@@ -136,13 +134,10 @@ async def test_an_answer_says_where_it_came_from_and_the_log_says_why(gateway: G
 
 
 async def test_an_answer_that_cannot_be_read_is_a_fault_of_ours_and_no_longer_under_way(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, edge: Place
 ) -> None:
-    def unreadable(_: Reply) -> Answered:
-        raise ValueError("no such tensor")
-
-    monkeypatch.setattr("serve_apps.gateway.targets.decode_reply", unreadable)
-    with pytest.raises(ValueError, match="no such tensor"):
+    edge.garbles = True
+    with pytest.raises(ValueError, match="unpack"):
         await gateway.send(site="lab")
     assert gateway.outstanding == 0
     assert [outcome for *_, outcome in gateway.story] == [PrimeSparkError.code]
