@@ -409,7 +409,8 @@ def _unary(method: Method, principal: Principal, metadata: Metadata) -> Behaviou
         try:
             return await method.run(Call(principal, metadata, context.time_remaining()), message)
         except Exception as error:
-            return await _abort(context, error)  # type: ignore[no-any-return]
+            may_hold = metadata.get(LOAD_HEADER) != "1"  # a gateway asks elsewhere, not here again
+            return await _abort(context, error, may_hold=may_hold)  # type: ignore[no-any-return]
 
     return behave
 
@@ -435,13 +436,14 @@ def _refusing(error: PrimeSparkError) -> Behaviour:
     return behave
 
 
-async def _abort(context: Any, error: Exception) -> Any:
+async def _abort(context: Any, error: Exception, *, may_hold: bool = True) -> Any:
     """End a call with an error; the one place where errors become gRPC."""
     if isinstance(error, PrimeSparkError):
         status, text = grpc_status(error), error.message[:_MAX_TEXT_CHARS]
         if status in (grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS):
             logger.error("%s over gRPC: %s", type(error).__name__, error)
-        await hold(error)
+        if may_hold:
+            await hold(error)
         await context.abort(status, _printable(text), trailers(error))
     text = _incident("gRPC", error)
     await context.abort(grpc.StatusCode.INTERNAL, text, (("prime-spark-code", "internal"),))

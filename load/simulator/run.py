@@ -345,10 +345,8 @@ class Simulation:
         self.at(back, self._gave_up, job)
 
     def _refused(self, node: Node, job: Job, now: float) -> None:
-        engine = node.spec.engine
-        told_at = now + (0.0 if engine is None else engine.held_s)
         load = self._places[node.spec.target].load(now, job.model)
-        back = told_at + 0.5 * job.gateway.ways_s[node.spec.target]
+        back = now + 0.5 * job.gateway.ways_s[node.spec.target]
         self.at(back, self._turned_away, (job, job.sent, load, now))
 
     def _turned_away(self, now: float, value: tuple[Job, Sent, Load | None, float]) -> None:

@@ -25,14 +25,13 @@ class EngineSpec:
     """A node that serves as the product's engine does (`load.simulator.engine`).
 
     workers: batches under way at once; is_serial: what runs them computes one after another;
-    max_queue, max_wait_s: beyond which it refuses requests; held_s: how late it says so.
+    max_queue, max_wait_s: beyond which it refuses requests.
     """
 
     workers: int = 1
     is_serial: bool = False
     max_queue: int = 256
     max_wait_s: float = 1.0
-    held_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.protocol.gate import HOLD_S
 from load.simulator.world import EngineSpec, NodeSpec, World
 from serve_apps.gateway.targets import CALLS
 
@@ -110,10 +109,7 @@ class Parameters:
                 way_s=max(0.0, place.way_s - beyond_s),
                 prior_s=priors_s[place.name],
                 spread=place.spread,
-                # A refusal by an edge box comes through its own door, which holds it for a moment.
-                engine=EngineSpec(
-                    place.workers, place.is_serial, held_s=HOLD_S if place.tier == "edge" else 0.0
-                ),
+                engine=EngineSpec(place.workers, place.is_serial),
             )
             for place in self.places
         )

@@ -135,20 +135,3 @@ def test_what_one_place_refuses_is_tried_at_another() -> None:
     found = run(world(nodes=(one, other)), 12, 5.0)
     assert set(found.outcome) == {"ok"}
     assert found.target.count("m") > found.target.count("n")
-
-
-def test_a_refusal_that_is_held_is_late_at_the_other_place() -> None:
-    one = NodeSpec("n", "s", "cloud", BASE_S, 1, way_s=0.0, engine=EngineSpec(max_queue=1))
-    quick = replace(one, name="m", base_s=0.001, prior_s=1.0, engine=EngineSpec())
-    rule = RULES["weighted_least_outstanding"]
-
-    def last_s(held_s: float) -> float:
-        held = replace(one, engine=replace(EngineSpec(max_queue=1), held_s=held_s))
-        arrivals = [Arrival(0.001 * i, 5.0, 100, "", "balanced", "s") for i in range(4)]
-        found = Simulation(
-            Plan(world(nodes=(held, quick)), Replay("r", arrivals), 1.0, rule, discipline="edf")
-        ).run()
-        assert list(found.target) == ["n", "n", "m", "m"]
-        return float(found.delay_s[-1])
-
-    assert last_s(0.1) == pytest.approx(last_s(0.0) + 0.1, abs=0.01)
