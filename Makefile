@@ -107,6 +107,11 @@ bench-edge: setup  ## Paired benchmark of the edge runtime against floors, with 
 bench-routing: setup  ## Routing rules side by side in the simulator, with marks (ROUTING="--trace FILE")
 	@$(BIN)/python -m load.routing $(ROUTING)
 
+.PHONY: bench-decision
+bench-decision: setup  ## What a routing decision costs, by itself and in a gateway under full load
+	@$(BIN)/python -m load.routing.decision $(DECISION)
+	@$(BIN)/python -m load.routing.share
+
 .PHONY: faults-routing
 faults-routing: setup  ## A real cluster whose edge box is cut off for 5 minutes, then becomes slow (as root by its network)
 	@$(BIN)/python -m load.routing.faults $(FAULTS)

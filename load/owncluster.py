@@ -1,11 +1,12 @@
-"""What a benchmark needs for a cluster of its own on this machine: free ports, and commands."""
+"""A benchmark's own cluster on this machine: free ports, commands, and a model that it serves."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,25 @@ def environment(root: Path, settings: Mapping[str, object] | None = None) -> dic
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PRIME_SPARK_", "RAY_"))}
     chosen = {"HOME": root, **{name: free_port() for name in PORTS}, **(settings or {})}
     return kept | {f"PRIME_SPARK_{name}": str(value) for name, value in chosen.items()}
+
+
+@contextmanager
+def serving(
+    environment: Mapping[str, str], root: Path, model: str, placement: str, *options: str
+) -> Iterator[None]:
+    """Have a cluster up there that serves a model of the zoo. Raises OSError.
+
+    root: its home; options: of the model, NAME=VALUE.
+    """
+    try:
+        must(environment, "cluster.cli.main", "up")
+        must(environment, "train.zoo.publish", model, "--home", str(root))
+        words = [word for option in options for word in ("--option", option)]
+        served = ("model", "serve", f"{model}@production", "--placement", placement)
+        must(environment, "cluster.cli.main", *served, *words)
+        yield
+    finally:
+        must(environment, "cluster.cli.main", "down")
 
 
 def must(environment: Mapping[str, str], module: str, *arguments: str) -> str:

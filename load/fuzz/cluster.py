@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psutil
 
@@ -30,9 +30,9 @@ def fill_in(options: argparse.Namespace, scopes: Sequence[str]) -> None:
         options.token = command("token", *(f"--scope={scope}" for scope in scopes)).strip()
 
 
-def gateway_pids() -> tuple[int, ...]:
+def gateway_pids(environment: Mapping[str, str] = os.environ) -> tuple[int, ...]:
     """Return the gateway replicas' process ids."""
-    home = Home.at(load_settings(os.environ).home)
+    home = Home.at(load_settings(environment).home)
     found = belonging(home, read_state(home).sessions).get(HEAD, [])
     return tuple(process.pid for process in found if _is_gateway(process))
 

@@ -3,7 +3,7 @@
 Times decisions over tables of several sizes that are as full of evidence as tables in use: with
 errors, sizes and work ahead. With each of them goes what keeps the table: a send, and an answer
 that brings a load. A loop of many decisions then shows whether anything grows. Writes
-decision.json below the output folder; exit status 1 when a limit does not hold.
+decision.json and decision.md below the output folder; exit status 1 when a limit does not hold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -183,6 +183,59 @@ def verdicts(
     return [*found, judge(mark, Found(grown_mb, grown_mb, grown_mb))]
 
 
+def _summary(document: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    """Return what was measured to (p50 and p99 of a decision, p50 of the table), medians, us."""
+    groups = {
+        f"{count:,} targets": [m for m in document["measured"] if m["targets"] == count]
+        for count in SIZES
+    }
+    groups["8 targets, by the model"] = document["learned"]
+    return {
+        name: (
+            statistics.median(m["decision_us"]["p50"] for m in rows),
+            statistics.median(m["decision_us"]["p99"] for m in rows),
+            statistics.median(m["table_us"]["p50"] for m in rows),
+        )
+        for name, rows in groups.items()
+    }
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Return the page."""
+    machine = document["machine"]
+    return "\n".join(
+        [
+            "# What a decision costs",
+            "",
+            f"{machine['date']}, commit `{machine['commit'][:12]}`"
+            f"{' with local changes' if machine['has_local_changes'] else ''}, "
+            f"{machine['cores']} processors; load average before: {machine['load_before'][0]:g}. "
+            "Raw results: [decision.json](decision.json).",
+            "",
+            "Microseconds, medians over rounds, by tables full of evidence. The table's own: a "
+            "send and an answer that brings a load.",
+            "",
+            "| table | decision p50 | decision p99 | table p50 |",
+            "|---|---|---|---|",
+            *(
+                f"| {name} | {p50:.1f} | {p99:.1f} | {table:.1f} |"
+                for name, (p50, p99, table) in _summary(document).items()
+            ),
+            "",
+            "| what | found | rounds | limit | |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {one['mark']['subject']}: {one['mark']['title']} "
+                f"| {one['found']['value']:.1f} {one['mark']['unit']} "
+                f"| {one['found']['least']:.1f} to {one['found']['most']:.1f} "
+                f"| {one['mark']['limit']:g} | {'held' if one['is_met'] else '**not held**'} |"
+                for one in document["marks"]
+            ),
+            "",
+        ]
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, judge and write; 0 when every limit holds."""
     parser = argparse.ArgumentParser(
@@ -214,16 +267,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "decision.json").write_text(json.dumps(document, indent=1) + "\n")
-    for count in SIZES:
-        rows = [m for m in measured if m["targets"] == count]
-        decide = statistics.median(m["decision_us"]["p50"] for m in rows)
-        tail = statistics.median(m["decision_us"]["p99"] for m in rows)
-        keep = statistics.median(m["table_us"]["p50"] for m in rows)
-        print(f"{count:5} targets: decision p50 {decide:.1f} us, p99 {tail:.1f}; table {keep:.1f}")
-    decide = statistics.median(m["decision_us"]["p50"] for m in by_model)
-    tail = statistics.median(m["decision_us"]["p99"] for m in by_model)
-    keep = statistics.median(m["table_us"]["p50"] for m in by_model)
-    print(f"by the model: decision p50 {decide:.1f} us, p99 {tail:.1f}; table {keep:.1f}")
+    (options.out / "decision.md").write_text(markdown(document))
+    for name, values in _summary(document).items():
+        print(
+            f"{name}: decision p50 {values[0]:.1f} us, p99 {values[1]:.1f}; table {values[2]:.1f}"
+        )
     for verdict in document["marks"]:
         print(line(verdict))
     return 0 if all(verdict.is_met for verdict in marks) else 1

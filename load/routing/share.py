@@ -1,12 +1,12 @@
 """Which part of the gateway's processor time decisions take: `python -m load.routing.share`.
 
-Needs a running cluster that serves a model (`make demo`) with one gateway. Callers who ask again at
-once keep the gateway at full load; the seconds that it counts for its decisions are divided by the
-processor time that it uses meanwhile. Beside it stands what all of routing takes for a request, the
-table that is kept of the targets included: a report, a decision about a request that is like none
-before, a send and an answer with a load, timed here over a table of as many targets. Writes
-share.json below the output folder; exit status 1 when the limit does not hold, 2 when no gateway
-runs.
+A cluster is started that serves a model in three places. Callers who ask again at once keep its
+gateway at full load, first by one tier, then by another, then by any; the seconds that it counts
+for its decisions are divided by the processor time that it uses meanwhile. Beside it stands what
+all of routing takes for a request, the table that is kept of the targets included: a report, a
+decision about a request that is like none before, a send and an answer with a load, timed here over
+a table of as many targets. Writes share.json and share.md below the output folder; exit status 1
+when the limit does not hold, 2 when the cluster does not serve.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,9 +28,12 @@ from typing import Any, Final
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from load.access import Access, NoGateway, command, example, find
+from cluster.config import load_settings
+from edge_runtime.protocol.context import TIER_HEADER
+from load import owncluster
+from load.access import Access, NoGateway, example
 from load.bench.machine import describe
-from load.edge.marks import Found, Mark, judge
+from load.edge.marks import Found, Mark, Verdict, judge
 from load.edge.soak import line
 from load.fuzz.cluster import gateway_pids
 from load.http1 import connect, request_bytes
@@ -42,6 +46,9 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 LIMIT: Final = 0.02
 WARM_UP_S: Final = 2.0
 DECIDED: Final = "prime_spark_gateway_decision_seconds_total"
+ANY: Final = "any"
+ROADS: Final = ("cloud", "colocated", ANY)
+TARGETS: Final = 3  # the model is served by the cloud tier, the gateway itself and an edge box
 
 
 def routing_s(targets: int, requests: int, seed: int) -> float:
@@ -66,8 +73,12 @@ def routing_s(targets: int, requests: int, seed: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Microseconds of a request: of the gateway's processor time, and of its decisions."""
+    """Microseconds of a request: of the gateway's processor time, and of its decisions.
 
+    road: the tier that was asked for, `any` for none.
+    """
+
+    road: str
     gateway_us: float
     decision_us: float
     routing_us: float
@@ -78,63 +89,135 @@ class Round:
         return self.decision_us / self.gateway_us
 
 
-async def measured(
-    model: str, headers: Mapping[str, str], clients: int, seconds: float, routed_s: float
-) -> Round:
-    """Load the gateway and return what it used. Raises NoGateway when it answers nothing."""
-    access = find()
-    request = binary_request(
-        await example(access, model), access.authority, access.headers(headers)
-    )
-    pids = gateway_pids()
-    if len(pids) != 1:
-        raise NoGateway(f"{len(pids)} gateways run here; this takes one, which is asked for all")
-    gateway = psutil.Process(pids[0])
+@dataclass(frozen=True, slots=True)
+class _Gateway:
+    """The one that is measured. token: for its metrics too."""
 
-    async def run(duration_s: float) -> int:
-        phase = ClosedLoop(access.host, access.port, request, clients)
-        await phase.run(duration_s)
-        return sum(sent.status == 200 for sent in phase.sent)
+    access: Access
+    process: psutil.Process
 
-    await run(WARM_UP_S)
-    used_s, decided_s = -_used_s(gateway), -await _decided_s(access)
-    answered = await run(seconds)
-    used_s, decided_s = used_s + _used_s(gateway), decided_s + await _decided_s(access)
-    if not answered:
-        raise NoGateway(f"model '{model}' answers nothing; see `prime-spark status`")
-    return Round(
-        1e6 * used_s / answered, 1e6 * decided_s / answered, 1e6 * routed_s, answered / seconds
-    )
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> _Gateway:
+        """Find the gateway of a cluster. Raises NoGateway unless there is one."""
+        pids = gateway_pids(environment)
+        if len(pids) != 1:
+            raise NoGateway(f"{len(pids)} gateways run there; it takes one, which is asked for all")
+        settings = load_settings(environment)
+        scopes = ("--scope", "infer", "--scope", "metrics:read")
+        token = owncluster.must(environment, "cluster.cli.main", "token", *scopes).strip()
+        access = Access(settings.address, settings.ports.rest, token)
+        return cls(access, psutil.Process(pids[0]))
+
+    async def measured(self, road: str, plan: argparse.Namespace, routed_s: float) -> Round:
+        """Load the gateway and return what it used. Raises NoGateway when it answers nothing."""
+        headers = {} if road == ANY else {TIER_HEADER: road}
+        payload = await example(self.access, plan.model)
+        request = binary_request(payload, self.access.authority, self.access.headers(headers))
+
+        async def run(duration_s: float) -> int:
+            phase = ClosedLoop(self.access.host, self.access.port, request, plan.clients)
+            await phase.run(duration_s)
+            return sum(sent.status == HTTPStatus.OK for sent in phase.sent)
+
+        await run(WARM_UP_S)
+        used_s, decided_s = -self._used_s(), -await self._decided_s()
+        answered = await run(plan.seconds)
+        used_s, decided_s = used_s + self._used_s(), decided_s + await self._decided_s()
+        if not answered:
+            raise NoGateway(f"model '{plan.model}' answers nothing by the road '{road}'")
+        each = 1e6 / answered
+        return Round(road, each * used_s, each * decided_s, 1e6 * routed_s, answered / plan.seconds)
+
+    def _used_s(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+    async def _decided_s(self) -> float:
+        """Return the seconds that decisions have taken, by the gateway's metrics."""
+        connection = await connect(self.access.host, self.access.port)
+        try:
+            asked = request_bytes("GET", "/metrics", self.access.authority, self.access.headers())
+            answer = await connection.ask(asked)
+        finally:
+            connection.close()
+        if answer.status != HTTPStatus.OK:
+            raise NoGateway(f"the gateway does not show its metrics: {answer.body.decode()}")
+        return decided_s(answer.body.decode())
 
 
-async def _decided_s(access: Access) -> float:
-    """Return the seconds that decisions have taken, by the gateway's metrics."""
-    connection = await connect(access.host, access.port)
-    try:
-        headers = {"authorization": f"Bearer {command('token', '--scope', 'metrics:read').strip()}"}
-        asked = request_bytes("GET", "/metrics", access.authority, headers)
-        answer = await connection.ask(asked)
-    finally:
-        connection.close()
-    if answer.status != HTTPStatus.OK:
-        raise NoGateway(f"the gateway does not show its metrics: {answer.body.decode()}")
-    for family in text_string_to_metric_families(answer.body.decode()):
+def decided_s(metrics: str) -> float:
+    """Return what a gateway's metrics say its decisions took. Raises NoGateway."""
+    for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             if sample.name == DECIDED:
                 return float(sample.value)
     raise NoGateway(f"the gateway's metrics do not tell of {DECIDED}")
 
 
-def _used_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
+def run(plan: argparse.Namespace) -> list[Round]:
+    """Measure every road in turn, round by round. Raises NoGateway, OSError."""
+    rounds: list[Round] = []
+    with tempfile.TemporaryDirectory(prefix="ps-") as folder:
+        root = Path(folder)
+        environment = owncluster.environment(root)
+        with owncluster.serving(environment, root, plan.model, "cloud,edge,colocated"):
+            gateway = _Gateway.of(environment)
+            for number in range(plan.rounds):
+                routed_s = routing_s(TARGETS, 20_000, number)
+                for road in ROADS:
+                    rounds.append(asyncio.run(gateway.measured(road, plan, routed_s)))
+                    print(f"{rounds[-1]}: {rounds[-1].share:.2%}", file=sys.stderr, flush=True)
+    return rounds
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
-    return name, value
+def verdicts(rounds: Sequence[Round]) -> list[Verdict]:
+    """Judge each road by the median of its rounds."""
+    return [
+        judge(
+            Mark(f"road: {road}", "decisions' share of the gateway", "", "at_most", LIMIT),
+            Found.median([each.share for each in rounds if each.road == road]),
+        )
+        for road in ROADS
+    ]
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Return the page."""
+    machine, plan = document["machine"], document["plan"]
+
+    def median(road: str, name: str) -> float:
+        return statistics.median(one[name] for one in document["rounds"] if one["road"] == road)
+
+    rows = [
+        f"| {road} | {median(road, 'answers_per_s'):.0f} | {median(road, 'gateway_us'):.0f} "
+        f"| {median(road, 'decision_us'):.2f} | {100 * verdict['found']['value']:.2f} "
+        f"| {100 * verdict['found']['least']:.2f} to {100 * verdict['found']['most']:.2f} "
+        f"| {median(road, 'routing_us'):.1f} | {'held' if verdict['is_met'] else '**not held**'} |"
+        for road, verdict in zip(ROADS, document["marks"], strict=True)
+    ]
+    return "\n".join(
+        [
+            "# The gateway's share for decisions",
+            "",
+            f"{machine['date']}, commit `{machine['commit'][:12]}`"
+            f"{' with local changes' if machine['has_local_changes'] else ''}, "
+            f"{machine['cores']} processors; load average before: {machine['load_before'][0]:g}. "
+            "Raw results: [share.json](share.json).",
+            "",
+            f"{plan['clients']} callers ask model `{plan['model']}` again at once, "
+            f"{plan['seconds']:g} s a round, {plan['rounds']} rounds by each road. Microseconds of "
+            "a request, medians: of the gateway's processor time, and of the decisions in it, as "
+            f"the gateway counts them (`{DECIDED}`; at most {LIMIT:.0%}). The last figure is "
+            "all of routing for a request that is like none before, with what keeps the table of "
+            "targets, timed by itself.",
+            "",
+            "| road | answers/s | gateway us | decisions us | share % | rounds | all of routing us "
+            f"| ≤ {LIMIT:.0%} |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,57 +227,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--model", default="digits", help="that the cluster serves")
+    parser.add_argument("--model", default="digits", help="of the zoo")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of full load in a round")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of full load in a round")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument(
-        "--header",
-        action="append",
-        default=[],
-        type=_pair,
-        metavar="NAME=VALUE",
-        help="of each request, such as prime-spark-tier=cloud",
-    )
-    parser.add_argument("--name", default="share", help="of the file written")
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "benchmarks")
     options = parser.parse_args(arguments)
-    rounds: list[Round] = []
-    headers = dict(options.header)
+    if options.rounds < 1 or options.clients < 1 or options.seconds <= 0.0:
+        parser.error("at least one round and one caller, and some seconds")
+    machine = describe(CHECKOUT)
     try:
-        targets = len(json.loads(command("status", "--json"))["targets"])
-        for number in range(1, options.rounds + 1):
-            routed_s = routing_s(targets, 20_000, number)
-            found = asyncio.run(
-                measured(options.model, headers, options.clients, options.seconds, routed_s)
-            )
-            rounds.append(found)
-            print(f"{found}: {found.share:.2%}", file=sys.stderr)
+        rounds = run(options)
     except (NoGateway, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    mark = Mark(f"{targets} targets", "decisions' share of the gateway", "", "at_most", LIMIT)
-    verdict = judge(mark, Found.median([each.share for each in rounds]))
+    marks = [asdict(verdict) for verdict in verdicts(rounds)]
     document: dict[str, Any] = {
-        "machine": describe(CHECKOUT),
+        "machine": machine,
         "plan": {
-            "model": options.model,
-            "headers": headers,
-            "clients": options.clients,
-            "seconds": options.seconds,
+            name: getattr(options, name) for name in ("model", "rounds", "seconds", "clients")
         },
         "rounds": [asdict(each) | {"share": each.share} for each in rounds],
-        "marks": [asdict(verdict)],
+        "marks": marks,
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    whole = statistics.median(each.routing_us / each.gateway_us for each in rounds)
-    print(
-        f"decisions take {verdict.found.value:.2%} of the gateway's processor time, "
-        f"all of routing {whole:.1%}"
-    )
-    print(line(asdict(verdict)))
-    return 0 if verdict.is_met else 1
+    (options.out / "share.json").write_text(json.dumps(document, indent=1) + "\n")
+    (options.out / "share.md").write_text(markdown(document))
+    for mark in marks:
+        print(line(mark))
+    return 0 if all(mark["is_met"] for mark in marks) else 1
 
 
 if __name__ == "__main__":

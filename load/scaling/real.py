@@ -181,14 +181,9 @@ def _cluster(shape: Shape, scaling: Scaling) -> Iterator[Mapping[str, str]]:
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     environment = _environment(shape, scaling, root)
     try:
-        owncluster.must(environment, "cluster.cli.main", "up")
-        owncluster.must(environment, "train.zoo.publish", shape.model, "--home", str(root))
-        served = ("model", "serve", f"{shape.model}@production", "--placement", "cloud")
-        options = ("--option", "max_batch_size=1")
-        owncluster.must(environment, "cluster.cli.main", *served, *options)
-        yield environment
+        with owncluster.serving(environment, root, shape.model, "cloud", "max_batch_size=1"):
+            yield environment
     finally:
-        owncluster.must(environment, "cluster.cli.main", "down")
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -68,3 +68,6 @@ def test_the_command_writes_its_results(tmp_path: Path) -> None:
     assert main(options) in (0, 1)
     document = json.loads((tmp_path / "decision.json").read_text())
     assert [m["targets"] for m in document["measured"]] == [3, 8, 64, 1024]
+    page = (tmp_path / "decision.md").read_text()
+    assert "| 1,024 targets |" in page
+    assert page.count("held") == len(document["marks"])
