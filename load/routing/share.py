@@ -186,7 +186,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     machine, plan = document["machine"], document["plan"]
 
     def median(road: str, name: str) -> float:
-        return statistics.median(one[name] for one in document["rounds"] if one["road"] == road)
+        of_road = [one[name] for one in document["rounds"] if one["road"] == road]
+        return float(statistics.median(of_road))
 
     rows = [
         f"| {road} | {median(road, 'answers_per_s'):.0f} | {median(road, 'gateway_us'):.0f} "
