@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import signal
 import statistics
@@ -116,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--day", type=float, default=600.0, help="length of a day, seconds")
     parser.add_argument("--days", type=int, default=2)
     parser.add_argument("--work", type=float, default=0.25, help="of a request, seconds")
+    parser.add_argument("--slots", type=int, default=8, help="requests that a replica does at once")
     parser.add_argument("--load", type=float, default=2.0, help="replicas' work on average")
     parser.add_argument("--filled", type=float, default=0.7, help="share that Serve plans with")
     parser.add_argument(
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         day_s=options.day,
         days=options.days,
         work_s=options.work,
-        slots=os.cpu_count() or 1,
+        slots=options.slots,
         load=options.load,
         filled=options.filled,
         utilisation=options.utilisation,
@@ -181,7 +181,8 @@ def _cluster(shape: Shape, scaling: Scaling) -> Iterator[Mapping[str, str]]:
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     environment = _environment(shape, scaling, root)
     try:
-        with owncluster.serving(environment, root, shape.model, "cloud", "max_batch_size=1"):
+        model = ("max_batch_size=1", f"instances={shape.slots}")
+        with owncluster.serving(environment, root, shape.model, "cloud", *model):
             yield environment
     finally:
         shutil.rmtree(root, ignore_errors=True)
