@@ -111,6 +111,7 @@ class EdgeRuntime:
         self.accelerator = _accelerator(config.edge.accelerator)
         self.engine = Engine(
             EngineOptions(
+                config.engine.threads,
                 drain_s=config.edge.drain_s,
                 max_model_bytes=config.edge.models.max_bytes,
                 result_cache_bytes=config.edge.models.cache_bytes,

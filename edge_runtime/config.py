@@ -47,8 +47,12 @@ class Section(BaseModel):
 
 
 class EngineSettings(Section):
-    """How a model is served unless its own options say otherwise."""
+    """How a model is served unless its own options say otherwise.
 
+    threads: models computing at once in a process, 0 for as many as there are processors.
+    """
+
+    threads: Annotated[int, Field(ge=0)] = 0
     max_batch_size: Count = 8
     max_delay_ms: Annotated[float, Field(ge=0)] = 0.0
     max_queue: Count = 256
@@ -59,7 +63,7 @@ class EngineSettings(Section):
         """Return how models are served unless they say otherwise."""
         from edge_runtime.engine import ModelOptions
 
-        return ModelOptions(**self.model_dump())
+        return ModelOptions(**self.model_dump(exclude={"threads"}))
 
 
 class LimitSettings(Section):

@@ -48,7 +48,7 @@ class Inference:
         defaults = settings.engine.options()
         registry = EmbeddedRegistry(home.registry)
         self._closing.callback(registry.close)
-        self._engine = Engine(EngineOptions(defaults=defaults))
+        self._engine = Engine(EngineOptions(settings.engine.threads, defaults=defaults))
         self._closing.push_async_callback(self._engine.close)
         self._sync = ModelSync(self._engine, registry, tier, defaults)
         await self._sync.step()

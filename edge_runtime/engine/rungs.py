@@ -46,9 +46,12 @@ class ProcessorRung:
         self._pool_size = pool_size
 
     def workers(self, instances: int) -> int:
-        """Return how many runs may go on at once. instances: the model's option, 0 to decide."""
+        """Return how many runs may go on at once. instances: the model's option, 0 to decide.
+
+        Never more than the pool has threads: the others would wait where no deadline is heeded.
+        """
         if instances:
-            return instances
+            return min(instances, self._pool_size)
         return self._pool_size if self.service.estimate(1) >= PARALLEL_S else 1
 
     async def compute(self, batch: Batch, works: Sequence[Work]) -> Computed:

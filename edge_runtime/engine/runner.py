@@ -54,8 +54,9 @@ class ModelOptions:
     """How a model is served.
 
     max_batch_size: rows stacked into one run; max_delay_ms: how long an incomplete batch waits
-    for more; instances: runs at once, 0 to decide by the measured service time; max_queue:
-    requests that may wait; max_queue_wait_ms: expected wait above which requests are refused;
+    for more; instances: runs at once (at most one for each thread of the engine), 0 to decide by
+    the measured service time; max_queue: requests that may wait; max_queue_wait_ms: expected wait
+    above which requests are refused;
     spill: 1 to compute on the processor what the accelerator would have to refuse, one request for
     each worker there; pinned: 1 to keep it in memory whatever else is loaded; cache_ttl_ms: how
     long an answer is given again for the same input, 0 to compute each time; cache_stale_ms: how

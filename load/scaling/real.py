@@ -200,6 +200,7 @@ def _environment(shape: Shape, scaling: Scaling, root: Path) -> dict[str, str]:
         "UTILISATION": shape.utilisation,
     }
     settings = {f"INFERENCE__{name}": value for name, value in inference.items()}
+    settings["ENGINE__THREADS"] = shape.slots
     found = owncluster.environment(root, {"EDGE__ENABLED": "false", **settings})
     return found | {"PYTHONPATH": python_path(root / "waiting", shape.work_s)}
 

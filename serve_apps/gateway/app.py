@@ -82,7 +82,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         limits = settings.limits.limits()
         budget, gate = ByteBudget(limits.max_inflight_bytes), Gate()
-        engine = Engine(EngineOptions(defaults=defaults))
+        engine = Engine(EngineOptions(settings.engine.threads, defaults=defaults))
         self._closing.push_async_callback(engine.close)
         sync = ModelSync(engine, registry, "colocated", defaults)
         catalogue = Catalogue(registry, defaults)

@@ -25,11 +25,12 @@ SMOOTHING: Final = 1 / 300
 
 
 class Arrivals:
-    """Counts requests by model and by the target they were sent to first."""
+    """Counts requests by model and by the target they were sent to first, and cloud answers."""
 
     def __init__(self) -> None:
         self._life = uuid.uuid4().hex
         self._came: dict[str, Counter[str]] = {}
+        self._done: Counter[str] = Counter()
         self._work_s: dict[str, float] = {}
 
     def came(self, model: str, target: str = CLOUD) -> None:
@@ -37,6 +38,11 @@ class Arrivals:
         if model not in self._came and len(self._came) >= MOST_MODELS:
             model = OTHERS
         self._came.setdefault(model, Counter())[target] += 1
+
+    def done(self, model: str, target: str) -> None:
+        """Count an answer of a target to a request that came."""
+        if target == CLOUD:
+            self._done[model if model in self._came else OTHERS] += 1
 
     def counts(self, targets: TargetTable, now_s: float) -> spool.GatewayCounts:
         """Return everything counted, and how the cloud replicas are."""
@@ -61,6 +67,7 @@ class Arrivals:
             life=self._life,
             at_s=now_s,
             came={model: dict(counts) for model, counts in self._came.items()},
+            done=dict(self._done),
             work_s=dict(self._work_s),
             replicas=len(reports),
             busy=busy,

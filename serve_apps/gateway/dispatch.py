@@ -129,6 +129,7 @@ class Dispatcher:
             try:
                 answer = await self._call(decision, wanted, request, version, context, patience)
                 outcome = "ok"
+                self._arrivals.done(request.model, decision.target)
                 return Dispatched(answer, decision.target, reason)
             except NotFound as error:
                 outcome = error.code

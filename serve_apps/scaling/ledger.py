@@ -33,6 +33,10 @@ _PRIOR_S: Final = 0.5
 # Requests are counted, and one may have a thousand rows: then a replica does that many fewer.
 _WIDEST: Final = 1000.0
 _FORGET: Final = 0.5 ** (1 / 120)  # half of what was seen two minutes ago counts
+# Where more than that waits at each replica, all of them do what they can. What was seen before is
+# forgotten within seconds then: that they were taken to be faster may be why so much waits.
+SATURATED_S: Final = 0.25
+_FORGET_SATURATED: Final = 0.5 ** (1 / 5)
 
 
 class Ledger:
@@ -62,7 +66,7 @@ class Ledger:
     def take(self, counts: Mapping[str, GatewayCounts], now: float) -> None:
         """Count what came since the last time. A gateway that began anew began from nothing."""
         seen_s = now - 0.5  # in the second that is over
-        to_cloud = 0.0
+        to_cloud = done = 0.0
         for name, found in counts.items():
             before = self._before.get(name)
             is_same = before is not None and before.life == found.life
@@ -79,6 +83,9 @@ class Ledger:
                         self._of(model).add(seen_s, work)
                         if new > 0:
                             self._came_at = now
+            for model, number in found.done.items():
+                new = number - before.done.get(model, 0) if is_same and before is not None else 0
+                done += max(0, new) * found.work_s.get(model, 0.0)
         if self._came_at is None:  # as far as one knows
             self._came_at = now
         self._before = dict(counts)
@@ -87,14 +94,19 @@ class Ledger:
         latest = max(counts.values(), key=lambda each: each.at_s, default=None)
         busy = latest.busy if latest else 0.0
         self._queued = latest.queued_s if latest else 0.0
-        # What is queued was not worked off in this second.
-        if not self._queued:
-            self._worked = _FORGET * self._worked + to_cloud
-            self._busy = _FORGET * self._busy + busy
+        forget = _FORGET
+        if latest and latest.replicas and self._queued > SATURATED_S * latest.replicas:
+            busy, forget = latest.replicas, _FORGET_SATURATED
+        self._worked = forget * self._worked + done
+        self._busy = forget * self._busy + busy
 
     @property
     def capacity(self) -> float:
-        """Work that a busy replica does in a second, as seen lately."""
+        """Work that a busy replica does in a second, as seen lately: the work of its answers.
+
+        A replica is busy for the share of time in which it computes; and all the time while as
+        much waits as it does in a quarter of a second, though it may not get to compute always.
+        """
         found = (self._worked + _PRIOR_S) / (self._busy + _PRIOR_S)
         return min(_WIDEST, max(1 / _WIDEST, found))
 

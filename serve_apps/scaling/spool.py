@@ -26,7 +26,7 @@ class GatewayCounts:
     life: another one after each start; at_s: monotonic. came: requests by model and target name,
     those that no target could take under `cloud`; work_s: seconds of a cloud replica that one
     request of a model takes; replicas: how many answer; busy: of them, summed (2.0 are two fully
-    busy ones); queued_s: seconds of work that waits there.
+    busy ones); queued_s: seconds of work that waits there; done: by model, answers of the cloud.
     """
 
     life: str
@@ -36,6 +36,7 @@ class GatewayCounts:
     replicas: int = 0
     busy: float = 0.0
     queued_s: float = 0.0
+    done: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

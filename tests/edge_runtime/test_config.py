@@ -68,6 +68,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_is_named(
         ("edge.models.max_bytes", 0, -1),
         ("edge.models.cache_bytes", 0, -1),
         ("edge.drain_s", 0.001, 0),
+        ("engine.threads", 0, -1),
         ("engine.max_batch_size", 1, 0),
         ("engine.max_delay_ms", 0, -0.1),
         ("engine.max_queue", 1, 0),
@@ -131,7 +132,12 @@ def test_a_folder_is_the_same_wherever_a_command_is_started(
 
 def test_the_engine_and_the_protocol_take_each_setting_of_theirs() -> None:
     engine = EngineSettings(
-        max_batch_size=2, max_delay_ms=3.0, max_queue=4, max_queue_wait_ms=5.0, intra_op_threads=6
+        threads=9,
+        max_batch_size=2,
+        max_delay_ms=3.0,
+        max_queue=4,
+        max_queue_wait_ms=5.0,
+        intra_op_threads=6,
     )
     assert engine.options() == ModelOptions(2, 3.0, 0, 4, 5.0, 6)
     limits = LimitSettings(

@@ -162,6 +162,10 @@ async def test_two_workers_run_two_batches_at_once(serve: Serve) -> None:
     await asyncio.gather(*tasks)
 
 
+async def test_there_are_no_more_workers_than_threads(serve: Serve) -> None:
+    assert serve(GateBackend(), instances=5).workers == 2
+
+
 async def test_a_slow_model_gets_every_worker_and_a_fast_one_a_single_one(serve: Serve) -> None:
     runner = serve(GateBackend(), instances=0)
     assert runner.workers == 1  # nothing is known yet

@@ -64,6 +64,15 @@ async def test_requests_are_counted_with_how_the_cloud_replicas_are(targets: Tar
     assert found.work_s == {"m": pytest.approx(0.02)}
 
 
+async def test_answers_of_the_cloud_are_counted_by_model(targets: TargetTable) -> None:
+    arrivals = Arrivals()
+    for target in ("cloud", "cloud", "edge/lab"):
+        arrivals.came("m", target)
+        arrivals.done("m", target)
+    arrivals.done("nobody has asked for it", "cloud")
+    assert arrivals.counts(targets, 5.0).done == {"m": 2, OTHERS: 1}
+
+
 async def test_what_a_request_takes_changes_slowly(backing: Replicas, targets: TargetTable) -> None:
     arrivals = Arrivals()
     arrivals.came("m")

@@ -24,12 +24,17 @@ def _run(
     begin: float = BEGIN,
     busy: float = 0.0,
     target: str = "cloud",
+    done_per_s: int | None = None,
+    queued_s: float = 0.0,
 ) -> Outlook:
-    """Let a gateway count so many requests of 0.1 s each second."""
-    came = 0
+    """Let a gateway count so many requests of 0.1 s each second, all answered if not said else."""
+    came = done = 0
     for second in range(seconds):
         came += rate(second)
-        counts = GatewayCounts("a", float(second), {"m": {target: came}}, {"m": 0.1}, 1, busy)
+        done += rate(second) if done_per_s is None else done_per_s
+        counts = GatewayCounts(
+            "a", float(second), {"m": {target: came}}, {"m": 0.1}, 1, busy, queued_s, {"m": done}
+        )
         ledger.take({"gateway-0.json": counts}, begin + second)
     return ledger.outlook(begin + seconds - 1, float(seconds - 1))
 
@@ -73,6 +78,25 @@ def test_what_replicas_do_in_a_second_is_measured() -> None:
     assert _ledger().capacity == 1.0
     # Requests of 64 rows each, where the time of one row is told.
     assert _run(_ledger(), lambda _: 1, 400, busy=6.4).capacity == pytest.approx(1 / 64, rel=0.1)
+
+
+def test_answers_tell_how_fast_replicas_are_and_not_what_came() -> None:
+    found = _run(_ledger(), lambda _: 50, 400, busy=1.0, done_per_s=5)
+    assert found.capacity == pytest.approx(0.51, abs=0.03)
+
+
+def test_a_replica_at_which_much_waits_is_busy_whatever_it_says() -> None:
+    found = _run(_ledger(), lambda _: 50, 60, busy=0.25, done_per_s=5, queued_s=0.3)
+    assert found.capacity == pytest.approx(0.51, abs=0.03)
+    little = _run(_ledger(), lambda _: 50, 400, busy=0.25, done_per_s=5, queued_s=0.2)
+    assert little.capacity == pytest.approx(1.95, abs=0.1)
+
+
+def test_a_capacity_that_was_wrong_is_right_within_a_minute_of_waiting() -> None:
+    ledger = _ledger()
+    assert _run(ledger, lambda _: 20, 400, busy=1.0).capacity > 1.9
+    found = _run(ledger, lambda _: 50, 60, BEGIN + 400, busy=1.0, done_per_s=5, queued_s=1.0)
+    assert found.capacity < 0.65
 
 
 def test_a_peak_of_past_days_is_expected_after_a_restart_too(tmp_path: Path) -> None:
