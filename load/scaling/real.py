@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="digits", help="of the zoo")
     parser.add_argument("--day", type=float, default=600.0, help="length of a day, seconds")
     parser.add_argument("--days", type=int, default=2)
-    parser.add_argument("--work", type=float, default=0.25, help="of a request, seconds")
+    parser.add_argument("--work", type=float, default=0.5, help="of a request, seconds")
     parser.add_argument("--slots", type=int, default=8, help="requests that a replica does at once")
     parser.add_argument("--load", type=float, default=2.0, help="replicas' work on average")
     parser.add_argument("--filled", type=float, default=0.7, help="share that Serve plans with")
