@@ -181,7 +181,9 @@ def _cluster(shape: Shape, scaling: Scaling) -> Iterator[Mapping[str, str]]:
     root = Path(tempfile.mkdtemp(prefix="ps-"))
     environment = _environment(shape, scaling, root)
     try:
-        model = ("max_batch_size=1", f"instances={shape.slots}")
+        # What waits too long is a miss, and refusing it is no part of what is compared.
+        wait_ms = 1e3 * (shape.work_s + 10.0 * shape.patience_s)
+        model = ("max_batch_size=1", f"instances={shape.slots}", f"max_queue_wait_ms={wait_ms:g}")
         with owncluster.serving(environment, root, shape.model, "cloud", *model):
             yield environment
     finally:
