@@ -20,7 +20,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -173,17 +173,18 @@ class Authenticator:
         return found
 
 
+LOCAL: Final = Principal("local", frozenset({"infer", "models:write", "metrics:read"}))
+
+
 class LocalCaller:
     """Stands in for `Authenticator` on a Unix socket: the file's mode says who may call.
 
     Whoever can open it may do what an operator of this box may.
     """
 
-    _principal = Principal("local", frozenset({"infer", "models:write", "metrics:read"}))
-
     def authenticate(self, authorization: str | None, api_key: str | None = None) -> Principal:
         """Return the caller, whatever credential it may have sent."""
-        return self._principal
+        return LOCAL
 
 
 def _bearer(authorization: str | None) -> str:

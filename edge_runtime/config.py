@@ -49,7 +49,7 @@ class Section(BaseModel):
 class EngineSettings(Section):
     """How a model is served unless its own options say otherwise.
 
-    threads: models computing at once in a process, 0 for as many as there are processors.
+    threads: runs at once in a process, whatever the models; 0 for as many as there are processors.
     """
 
     threads: Annotated[int, Field(ge=0)] = 0

@@ -111,6 +111,7 @@ class ModelRunner:
         self._queued_rows = 0
         self._running_rows = 0
         self._running = 0
+        self._begun_s = 0.0  # sum of the moments at which those runs began
         self._beside = 0
         self._busy = BusyShare()
         self._counted: Sequence[int] = (0,) * len(SLACKS)
@@ -151,8 +152,10 @@ class ModelRunner:
         return 0.0 if self._running else time.perf_counter() - self._ran_at
 
     def busy_share(self) -> float:
-        """Return the share of the last second or so in which it computed."""
-        return self._busy.read(time.perf_counter(), self.stats.compute_infer.ns, self.workers)
+        """Return the share of the last second or so in which it computed, runs under way too."""
+        now = time.perf_counter()
+        under_way_ns = int(1e9 * (self._running * now - self._begun_s))
+        return self._busy.read(now, self.stats.compute_infer.ns + under_way_ns, self.workers)
 
     @property
     def is_idle(self) -> bool:
@@ -535,15 +538,16 @@ class ModelRunner:
             job.batch = batch
             job.started = started
         self._running += 1
+        self._begun_s += started
         self._running_rows += sum(job.work.rows for job in jobs)
-        self._begin(self._run(batch), batch)
+        self._begin(self._run(batch, started), batch)
 
     def _begin(self, run: Coroutine[object, object, None], batch: Batch) -> None:
         task = asyncio.get_running_loop().create_task(run)
         self._runs[task] = batch
         task.add_done_callback(self._runs.pop)
 
-    async def _run(self, batch: Batch) -> None:
+    async def _run(self, batch: Batch, started: float) -> None:
         rows = sum(job.work.rows for job in batch.jobs)
         try:
             await self._compute_batch(batch)
@@ -551,6 +555,7 @@ class ModelRunner:
             for job in batch.jobs:
                 job.batch = None  # a circle would keep the tensors until the collector comes by
             self._running -= 1
+            self._begun_s = self._begun_s - started if self._running else 0.0
             self._running_rows -= rows
             self._pump()
 

@@ -43,10 +43,16 @@ class BusyShare:
         self._share = 0.0
 
     def read(self, now: float, computed_ns: int, workers: int) -> float:
-        """Return it. computed_ns: of all runs until now; workers: runs that may go on at once."""
+        """Return it. computed_ns: of all runs until now; workers: runs that may go on at once.
+
+        A run under way should count with what it has taken so far: one that counts at its end
+        seems to be more than there can be within a moment, which is cut. A run that is given up
+        may take away what it counted for.
+        """
         passed_s = now - self._read_at
         if passed_s >= _BUSY_EVERY_S:
-            share = min(1.0, (computed_ns - self._ns) / (passed_s * 1e9 * max(1, workers)))
+            share = (computed_ns - self._ns) / (passed_s * 1e9 * max(1, workers))
+            share = min(1.0, max(0.0, share))
             self._share += (share - self._share) * (1.0 - math.exp(-passed_s))
             self._read_at, self._ns = now, computed_ns
         return self._share

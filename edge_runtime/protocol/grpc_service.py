@@ -27,7 +27,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from edge_runtime.auth import Authenticates, Principal
+from edge_runtime.auth import LOCAL, Authenticates, Principal
 from edge_runtime.errors import (
     BudgetExceeded,
     Conflict,
@@ -409,7 +409,8 @@ def _unary(method: Method, principal: Principal, metadata: Metadata) -> Behaviou
         try:
             return await method.run(Call(principal, metadata, context.time_remaining()), message)
         except Exception as error:
-            may_hold = metadata.get(LOAD_HEADER) != "1"  # a gateway asks elsewhere, not here again
+            # The cluster, on this node, asks elsewhere and not here again.
+            may_hold = principal is not LOCAL or metadata.get(LOAD_HEADER) != "1"
             return await _abort(context, error, may_hold=may_hold)  # type: ignore[no-any-return]
 
     return behave

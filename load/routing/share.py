@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -91,7 +92,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class _Gateway:
-    """The one that is measured. token: for its metrics too."""
+    """The one that is measured, and how to ask it, for its metrics too."""
 
     access: Access
     process: psutil.Process
@@ -157,7 +158,7 @@ def decided_s(metrics: str) -> float:
 def run(plan: argparse.Namespace) -> list[Round]:
     """Measure every road in turn, round by round. Raises NoGateway, OSError."""
     rounds: list[Round] = []
-    with tempfile.TemporaryDirectory(prefix="ps-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ps-", ignore_cleanup_errors=True) as folder:
         root = Path(folder)
         environment = owncluster.environment(root)
         with owncluster.serving(environment, root, plan.model, "cloud,edge,colocated"):
@@ -237,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.rounds < 1 or options.clients < 1 or options.seconds <= 0.0:
         parser.error("at least one round and one caller, and some seconds")
     machine = describe(CHECKOUT)
+    signal.signal(signal.SIGTERM, _end)  # or the cluster would outlive this
     try:
         rounds = run(options)
     except (NoGateway, OSError) as error:
@@ -257,6 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for mark in marks:
         print(line(mark))
     return 0 if all(mark["is_met"] for mark in marks) else 1
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

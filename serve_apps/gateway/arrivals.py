@@ -22,6 +22,7 @@ OTHERS: Final = "(others)"
 # Minutes: what a request takes changes with batches and neighbours, and its history in seconds of a
 # replica would change with that. How fast replicas are now is measured beside it.
 SMOOTHING: Final = 1 / 300
+WAITS_S: Final = 0.25  # a replica with a queue of that does all it can
 
 
 class Arrivals:
@@ -48,10 +49,15 @@ class Arrivals:
         """Return everything counted, and how the cloud replicas are."""
         reports = [r for t in targets if t.tier == CLOUD for r in t.reports]
         busy = queued_s = 0.0
+        waiting = 0
         rows: dict[str, list[float]] = {}
         for report in reports:
+            found = sum(load.busy for load in report.loads.values())
+            if any(load.queued and load.wait_s > WAITS_S for load in report.loads.values()):
+                waiting += 1
+                found = max(1.0, found)  # it may not get to compute all the time
+            busy += found
             for (model, _), load in report.loads.items():
-                busy += load.busy
                 row_s = load.row_s or load.service_s
                 queued_s += load.queued * row_s
                 if row_s:
@@ -72,6 +78,7 @@ class Arrivals:
             replicas=len(reports),
             busy=busy,
             queued_s=queued_s,
+            waiting=waiting,
         )
 
     async def run(

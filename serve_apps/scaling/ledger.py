@@ -33,10 +33,10 @@ _PRIOR_S: Final = 0.5
 # Requests are counted, and one may have a thousand rows: then a replica does that many fewer.
 _WIDEST: Final = 1000.0
 _FORGET: Final = 0.5 ** (1 / 120)  # half of what was seen two minutes ago counts
-# Where more than that waits at each replica, all of them do what they can. What was seen before is
-# forgotten within seconds then: that they were taken to be faster may be why so much waits.
-SATURATED_S: Final = 0.25
-_FORGET_SATURATED: Final = 0.5 ** (1 / 5)
+# Where requests wait at all replicas, what was seen before is forgotten within seconds: that they
+# were taken to be faster may be why.
+_FORGET_WAITING: Final = 0.5 ** (1 / 5)
+_UNANSWERED_S: Final = 60.0  # of each replica, at most, before the answer that it was busy for
 
 
 class Ledger:
@@ -57,7 +57,7 @@ class Ledger:
         self._recent = self._season.recent()
         self._edge: dict[str, History] = {}
         self._before: dict[str, GatewayCounts] = {}
-        self._worked = self._busy = 0.0
+        self._worked = self._busy = self._unanswered = 0.0
         self._queued = 0.0
         self._came_at: float | None = None
         self._looked_at = -float("inf")
@@ -67,9 +67,11 @@ class Ledger:
         """Count what came since the last time. A gateway that began anew began from nothing."""
         seen_s = now - 0.5  # in the second that is over
         to_cloud = done = 0.0
+        is_known = False
         for name, found in counts.items():
             before = self._before.get(name)
             is_same = before is not None and before.life == found.life
+            is_known |= is_same
             for model, targets in found.came.items():
                 old = before.came.get(model, {}) if is_same and before is not None else {}
                 for target, number in targets.items():
@@ -92,23 +94,30 @@ class Ledger:
         self._recent.add(seen_s, to_cloud)
         # All gateways see the same replicas; the latest report is as good as any.
         latest = max(counts.values(), key=lambda each: each.at_s, default=None)
-        busy = latest.busy if latest else 0.0
         self._queued = latest.queued_s if latest else 0.0
-        forget = _FORGET
-        if latest and latest.replicas and self._queued > SATURATED_S * latest.replicas:
-            busy, forget = latest.replicas, _FORGET_SATURATED
-        self._worked = forget * self._worked + done
-        self._busy = forget * self._busy + busy
+        if is_known and latest is not None:
+            forget = _FORGET_WAITING if 0 < latest.replicas == latest.waiting else _FORGET
+            self._learn(done, latest.busy, latest.replicas, forget)
 
     @property
     def capacity(self) -> float:
         """Work that a busy replica does in a second, as seen lately: the work of its answers.
 
-        A replica is busy for the share of time in which it computes; and all the time while as
-        much waits as it does in a quarter of a second, though it may not get to compute always.
+        A replica is busy for the share of time in which it computes, or all the time while requests
+        wait there for long.
         """
         found = (self._worked + _PRIOR_S) / (self._busy + _PRIOR_S)
         return min(_WIDEST, max(1 / _WIDEST, found))
+
+    def _learn(self, done: float, busy: float, replicas: int, forget: float) -> None:
+        """Take in a second. What was busy counts with the next answer: that may take seconds."""
+        self._unanswered = min(self._unanswered + busy, _UNANSWERED_S * max(1, replicas))
+        self._worked *= forget
+        self._busy *= forget
+        if done > 0.0:
+            self._worked += done
+            self._busy += self._unanswered
+            self._unanswered = 0.0
 
     def outlook(self, now: float, monotonic_s: float) -> Outlook:
         """Return what is there and what will come. monotonic_s: the same moment, on that clock."""

@@ -24,9 +24,10 @@ class GatewayCounts:
     """What a gateway has seen since it began, and the cloud replicas as it knows them now.
 
     life: another one after each start; at_s: monotonic. came: requests by model and target name,
-    those that no target could take under `cloud`; work_s: seconds of a cloud replica that one
-    request of a model takes; replicas: how many answer; busy: of them, summed (2.0 are two fully
-    busy ones); queued_s: seconds of work that waits there; done: by model, answers of the cloud.
+    those that no target could take under `cloud`; done: by model, answers of the cloud; work_s:
+    seconds of a cloud replica that one request of a model takes; replicas: how many answer; busy:
+    of them, summed (2.0 are two fully busy ones); waiting: of them, those where requests wait for
+    long; queued_s: seconds of work that waits at all of them.
     """
 
     life: str
@@ -37,6 +38,7 @@ class GatewayCounts:
     busy: float = 0.0
     queued_s: float = 0.0
     done: Mapping[str, int] = field(default_factory=dict)
+    waiting: int = 0
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

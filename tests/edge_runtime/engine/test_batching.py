@@ -166,6 +166,17 @@ async def test_there_are_no_more_workers_than_threads(serve: Serve) -> None:
     assert serve(GateBackend(), instances=5).workers == 2
 
 
+async def test_a_run_counts_as_busy_before_it_ends(serve: Serve) -> None:
+    backend = GateBackend(is_open=False)
+    runner = serve(backend)
+    task = ask(runner, [1.0])
+    await until(lambda: runner.running == 1)
+    await until(lambda: runner.busy_share() > 0.5)
+    backend.gate.set()
+    await task
+    await until(lambda: runner.busy_share() < 0.5)
+
+
 async def test_a_slow_model_gets_every_worker_and_a_fast_one_a_single_one(serve: Serve) -> None:
     runner = serve(GateBackend(), instances=0)
     assert runner.workers == 1  # nothing is known yet

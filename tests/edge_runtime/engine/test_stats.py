@@ -30,7 +30,7 @@ def test_the_busy_share_follows_what_was_computed_within_a_few_seconds() -> None
     assert found < 0.01
 
 
-@given(st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(0, 10**10)), max_size=30))
+@given(st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(-(10**9), 10**10)), max_size=30))
 def test_the_busy_share_is_a_share(steps: list[tuple[float, int]]) -> None:
     busy, now, ns = BusyShare(), 0.0, 0
     for passed, computed in steps:

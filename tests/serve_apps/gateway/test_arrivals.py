@@ -19,6 +19,7 @@ class Replicas:
 
     def __init__(self) -> None:
         self.row_s = 0.02
+        self.wait_s = 0.1
 
     async def call(self, call: Call) -> Reply:
         raise ConnectionError("nothing is asked of it here")
@@ -28,7 +29,7 @@ class Replicas:
 
     async def probe(self) -> Sequence[ReplicaReport]:
         load = LoadReport(
-            queued=3, running=1, wait_s=0.1, service_s=0.05, row_s=self.row_s, busy=0.4
+            queued=3, running=1, wait_s=self.wait_s, service_s=0.05, row_s=self.row_s, busy=0.4
         )
         return [ReplicaReport({("m", "1"): load}, {}, (), 1)] * 2
 
@@ -71,6 +72,16 @@ async def test_answers_of_the_cloud_are_counted_by_model(targets: TargetTable) -
         arrivals.done("m", target)
     arrivals.done("nobody has asked for it", "cloud")
     assert arrivals.counts(targets, 5.0).done == {"m": 2, OTHERS: 1}
+
+
+async def test_a_replica_where_requests_wait_for_long_is_busy(
+    backing: Replicas, targets: TargetTable
+) -> None:
+    assert Arrivals().counts(targets, 1.0).waiting == 0
+    backing.wait_s = 0.3
+    await targets.probe()
+    found = Arrivals().counts(targets, 2.0)
+    assert (found.waiting, found.busy) == (2, 2.0)
 
 
 async def test_what_a_request_takes_changes_slowly(backing: Replicas, targets: TargetTable) -> None:

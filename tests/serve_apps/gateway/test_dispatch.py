@@ -147,6 +147,7 @@ async def test_requests_are_counted_for_scaling_where_they_went_first(
     gateway: Gateway, cloud: Place
 ) -> None:
     await gateway.send(site="lab")
+    await gateway.send(tier="cloud")
     cloud.fail()
     await gateway.send(tier=None, site="dc")
     gateway.targets[0].lose("a test took it away")
@@ -154,7 +155,8 @@ async def test_requests_are_counted_for_scaling_where_they_went_first(
         await gateway.send(tier="cloud")
     counts = gateway.arrivals.counts(gateway.table, 1.0)
     # A repeat is no arrival, and what nobody can take asks for the cloud.
-    assert counts.came == {"m": {"edge/lab": 1, "cloud": 2}}
+    assert counts.came == {"m": {"edge/lab": 1, "cloud": 3}}
+    assert counts.done == {"m": 1}  # the edge answered the repeat
 
 
 async def test_a_caller_who_insists_on_a_tier_gets_it_or_nothing(

@@ -24,17 +24,19 @@ def _run(
     begin: float = BEGIN,
     busy: float = 0.0,
     target: str = "cloud",
-    done_per_s: int | None = None,
-    queued_s: float = 0.0,
+    done: Callable[[int], int] | None = None,
+    replicas: int = 1,
+    waiting: int = 0,
 ) -> Outlook:
     """Let a gateway count so many requests of 0.1 s each second, all answered if not said else."""
-    came = done = 0
+    came = answered = 0
     for second in range(seconds):
         came += rate(second)
-        done += rate(second) if done_per_s is None else done_per_s
+        answered += (done or rate)(second)
         counts = GatewayCounts(
-            "a", float(second), {"m": {target: came}}, {"m": 0.1}, 1, busy, queued_s, {"m": done}
-        )
+            "a", float(second), {"m": {target: came}}, {"m": 0.1}, replicas, busy,
+            done={"m": answered}, waiting=waiting,
+        )  # fmt: skip
         ledger.take({"gateway-0.json": counts}, begin + second)
     return ledger.outlook(begin + seconds - 1, float(seconds - 1))
 
@@ -81,22 +83,53 @@ def test_what_replicas_do_in_a_second_is_measured() -> None:
 
 
 def test_answers_tell_how_fast_replicas_are_and_not_what_came() -> None:
-    found = _run(_ledger(), lambda _: 50, 400, busy=1.0, done_per_s=5)
+    found = _run(_ledger(), lambda _: 50, 400, busy=1.0, done=lambda _: 5)
     assert found.capacity == pytest.approx(0.51, abs=0.03)
 
 
-def test_a_replica_at_which_much_waits_is_busy_whatever_it_says() -> None:
-    found = _run(_ledger(), lambda _: 50, 60, busy=0.25, done_per_s=5, queued_s=0.3)
-    assert found.capacity == pytest.approx(0.51, abs=0.03)
-    little = _run(_ledger(), lambda _: 50, 400, busy=0.25, done_per_s=5, queued_s=0.2)
-    assert little.capacity == pytest.approx(1.95, abs=0.1)
-
-
-def test_a_capacity_that_was_wrong_is_right_within_a_minute_of_waiting() -> None:
+@pytest.mark.parametrize(("waiting", "least", "most"), [(3, 0.5, 0.6), (2, 1.2, 1.6)])
+def test_a_capacity_that_was_wrong_is_soon_right_where_requests_wait_at_all_replicas(
+    waiting: int, least: float, most: float
+) -> None:
     ledger = _ledger()
-    assert _run(ledger, lambda _: 20, 400, busy=1.0).capacity > 1.9
-    found = _run(ledger, lambda _: 50, 60, BEGIN + 400, busy=1.0, done_per_s=5, queued_s=1.0)
-    assert found.capacity < 0.65
+    assert _run(ledger, lambda _: 60, 400, busy=3.0, replicas=3).capacity > 1.9
+    found = _run(
+        ledger, lambda _: 99, 60, BEGIN + 400, 3.0, done=lambda _: 15, replicas=3, waiting=waiting
+    )
+    assert least < found.capacity < most
+
+
+def test_answers_that_take_several_seconds_tell_the_same() -> None:
+    found = _run(
+        _ledger(), lambda _: 5, 400, busy=1.0, done=lambda second: 20 * (second % 4 == 3), waiting=1
+    )
+    assert found.capacity == pytest.approx(0.5, abs=0.1)
+
+
+def test_as_long_as_nothing_is_answered_nothing_is_learned() -> None:
+    ledger = _ledger()
+    found = _run(ledger, lambda _: 5, 50, busy=1.0, done=lambda _: 0, waiting=1)
+    assert found.capacity == 1.0
+
+
+def test_a_gateway_that_is_new_tells_nothing_of_the_time_before() -> None:
+    ledger = _ledger()
+    counts = GatewayCounts("a", 0.0, {"m": {"cloud": 99}}, {"m": 0.1}, 1, 1.0, done={"m": 99})
+    ledger.take({"gateway-0.json": counts}, BEGIN)
+    assert ledger.capacity == 1.0
+
+
+def test_answers_of_several_gateways_add_up() -> None:
+    ledger = _ledger()
+    for second in range(200):
+        counts = {
+            f"gateway-{slot}.json": GatewayCounts(
+                "a", float(second), {}, {"m": 0.1}, 1, 1.0, done={"m": 5 * second}
+            )
+            for slot in range(2)
+        }
+        ledger.take(counts, BEGIN + second)
+    assert ledger.capacity == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_peak_of_past_days_is_expected_after_a_restart_too(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from serve_apps.scaling.spool import GatewayCounts, Outlook, OutlookReader
 
 
 def test_what_was_written_is_read_and_old_counts_are_left_out(tmp_path: Path) -> None:
-    counts = GatewayCounts("a", 10.0, {"m": {"cloud": 3}}, {"m": 0.02}, 2, 0.5, 0.1)
+    counts = GatewayCounts(
+        "a", 10.0, {"m": {"cloud": 3}}, {"m": 0.02}, 2, 0.5, 0.1, {"m": 3}, waiting=1
+    )
     spool.write(spool.counts_path(tmp_path, 0), counts)
     spool.write(spool.counts_path(tmp_path, 1), GatewayCounts("b", 4.0))
     assert spool.read_counts(tmp_path, 11.0, fresh_s=5.0) == {"gateway-0.json": counts}
