@@ -2,7 +2,8 @@
 
 The gateway holds one for co-located models, each cloud and edge replica holds one, and the
 edge runtime holds one: what is true of one is true of all. It owns a thread pool for
-computation, as wide as the machine unless told otherwise; everything else runs on the event loop that made it.
+computation, as wide as the machine unless told otherwise; everything else runs on the event loop
+that made it.
 """
 
 from __future__ import annotations
