@@ -130,7 +130,9 @@ def test_a_burst_that_is_over_or_has_just_begun_is_none_yet(rates: dict[str, flo
 
 
 def test_replicas_that_start_already_are_not_asked_for_again() -> None:
-    decision, _ = RULE.decide(_seen(rate=90.0, fast_rate=90.0, starting=5, target=10, peak=100.0), NOTHING)
+    decision, _ = RULE.decide(
+        _seen(rate=90.0, fast_rate=90.0, starting=5, target=10, peak=100.0), NOTHING
+    )
     assert decision.reason != "burst"
 
 
