@@ -39,7 +39,7 @@ class Predictive:
     hold_s: float = 20.0
     panic_s: float = 30.0
     drain_s: float = 5.0
-    burst_utilisation: float = 0.75
+    burst_utilisation: float = 0.85
     stale_s: float = 6.0
     idle_s: float = 300.0
     spare_largest: bool = False
