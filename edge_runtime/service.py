@@ -372,7 +372,7 @@ def _config(runner: ModelRunner) -> ModelConfig:
         signature=backend.signature,
         max_batch_size=options.max_batch_size if backend.signature.is_batched else 0,
         max_queue_delay_us=int(options.max_delay_ms * 1e3),
-        instances=max(1, options.instances),
+        instances=min(max(1, options.instances), runner.workers),
         parameters={"version": runner.version},
     )
 

@@ -41,6 +41,7 @@ from edge_runtime.protocol.grpc_client import OipClient, WayLost
 from edge_runtime.protocol.grpc_documents import read_statistics
 from edge_runtime.protocol.service import LOAD_PARAMETER, Limits, computed_on
 from edge_runtime.protocol.types import ModelStatistics, Parameters
+from serve_apps.heap import settle
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
@@ -86,6 +87,7 @@ class EdgeForwarder:
         self._runtime = RuntimeOfNode(home.edge_run, limits, options)
         self._closing.push_async_callback(self._runtime.close)
         await self._runtime.refresh()
+        settle()
         self._sync: ModelSync | None = None
         if home != theirs and not home.registry.exists():
             return

@@ -21,6 +21,7 @@ from cluster.home import Home
 from cluster.registry.embedded import EmbeddedRegistry
 from edge_runtime.engine import Engine, EngineOptions
 from edge_runtime.errors import PrimeSparkError
+from serve_apps.heap import settle
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
@@ -52,6 +53,7 @@ class Inference:
         self._closing.push_async_callback(self._engine.close)
         self._sync = ModelSync(self._engine, registry, tier, defaults)
         await self._sync.step()
+        settle()
         self._syncing = asyncio.get_running_loop().create_task(self._sync.run())
         self._closing.push_async_callback(end, (self._syncing,))
 

@@ -73,6 +73,16 @@ def routing_s(targets: int, requests: int, seed: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. seconds: of full load in a round; clients: who ask again at once."""
+
+    model: str
+    rounds: int
+    seconds: float
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """Microseconds of a request: of the gateway's processor time, and of its decisions.
 
@@ -109,25 +119,27 @@ class _Gateway:
         access = Access(settings.address, settings.ports.rest, token)
         return cls(access, psutil.Process(pids[0]))
 
-    async def measured(self, road: str, plan: argparse.Namespace, routed_s: float) -> Round:
+    async def measured(self, road: str, plan: Plan, routed_s: float) -> Round:
         """Load the gateway and return what it used. Raises NoGateway when it answers nothing."""
         headers = {} if road == ANY else {TIER_HEADER: road}
         payload = await example(self.access, plan.model)
         request = binary_request(payload, self.access.authority, self.access.headers(headers))
 
-        async def run(duration_s: float) -> int:
+        async def answers(duration_s: float) -> int:
             phase = ClosedLoop(self.access.host, self.access.port, request, plan.clients)
             await phase.run(duration_s)
             return sum(sent.status == HTTPStatus.OK for sent in phase.sent)
 
-        await run(WARM_UP_S)
-        used_s, decided_s = -self._used_s(), -await self._decided_s()
-        answered = await run(plan.seconds)
-        used_s, decided_s = used_s + self._used_s(), decided_s + await self._decided_s()
+        await answers(WARM_UP_S)
+        used_s, deciding_s = self._used_s(), await self._decided_s()
+        answered = await answers(plan.seconds)
+        used_s, deciding_s = self._used_s() - used_s, await self._decided_s() - deciding_s
         if not answered:
             raise NoGateway(f"model '{plan.model}' answers nothing by the road '{road}'")
         each = 1e6 / answered
-        return Round(road, each * used_s, each * decided_s, 1e6 * routed_s, answered / plan.seconds)
+        return Round(
+            road, each * used_s, each * deciding_s, 1e6 * routed_s, answered / plan.seconds
+        )
 
     def _used_s(self) -> float:
         times = self.process.cpu_times()
@@ -155,7 +167,7 @@ def decided_s(metrics: str) -> float:
     raise NoGateway(f"the gateway's metrics do not tell of {DECIDED}")
 
 
-def run(plan: argparse.Namespace) -> list[Round]:
+def run(plan: Plan) -> list[Round]:
     """Measure every road in turn, round by round. Raises NoGateway, OSError."""
     rounds: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="ps-", ignore_cleanup_errors=True) as folder:
@@ -237,19 +249,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.clients < 1 or options.seconds <= 0.0:
         parser.error("at least one round and one caller, and some seconds")
+    plan = Plan(options.model, options.rounds, options.seconds, options.clients)
     machine = describe(CHECKOUT)
     signal.signal(signal.SIGTERM, _end)  # or the cluster would outlive this
     try:
-        rounds = run(options)
+        rounds = run(plan)
     except (NoGateway, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     marks = [asdict(verdict) for verdict in verdicts(rounds)]
     document: dict[str, Any] = {
         "machine": machine,
-        "plan": {
-            name: getattr(options, name) for name in ("model", "rounds", "seconds", "clients")
-        },
+        "plan": asdict(plan),
         "rounds": [asdict(each) | {"share": each.share} for each in rounds],
         "marks": marks,
     }

@@ -130,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "benchmarks")
     parser.add_argument("--name", default="scaling-real", help="of the files written")
     options = parser.parse_args(arguments)
+    if options.slots < 1 or min(options.work, options.load, options.day) <= 0.0 or options.days < 1:
+        parser.error("at least one slot and one day, some work, some load and a day of some length")
     shape = Shape(
         model=options.model,
         day_s=options.day,

@@ -39,7 +39,7 @@ class Predictive:
     hold_s: float = 20.0
     panic_s: float = 30.0
     drain_s: float = 5.0
-    burst_utilisation: float = 0.75
+    burst_utilisation: float = 0.85
     stale_s: float = 6.0
     idle_s: float = 300.0
     spare_largest: bool = False
@@ -82,8 +82,12 @@ class Predictive:
         return _replicas(cloud, seen.capacity * self.utilisation)
 
     def _after_burst(self, seen: Observed, memory: Memory) -> Memory:
-        """Remember what comes now, if the replicas there cannot do it; forget it after a while."""
-        work = seen.rate + seen.queued / self.drain_s
+        """Remember what comes now, if the replicas there cannot do it; forget it after a while.
+
+        What came only in the last second or two is over before a replica could start: the least
+        of both rates counts.
+        """
+        work = min(seen.rate, seen.fast_rate) + seen.queued / self.drain_s
         cloud = left_for_cloud(work, seen.edge_capacity, spare_largest=False)
         if seen.capacity > 0 and cloud > seen.capacity * (seen.running + seen.starting):
             floor = _replicas(cloud, seen.capacity * self.burst_utilisation)

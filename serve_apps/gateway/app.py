@@ -47,6 +47,7 @@ from serve_apps.gateway.site_overview import described, site_overview
 from serve_apps.gateway.sockets import claim_slot
 from serve_apps.gateway.targets import AnyTarget, RemoteTarget, TargetTable
 from serve_apps.gateway.wishes import Wishes
+from serve_apps.heap import settle
 from serve_apps.loopback import stay_on_loopback
 from serve_apps.model_sync import ModelSync
 from serve_apps.replica_log import log_to
@@ -142,6 +143,7 @@ class Gateway:
         self._closing.push_async_callback(self._stop)
         await asyncio.gather(sync.step(), catalogue.refresh())
         await targets.probe()
+        settle()
         await self._http.start()
         # It listens from here on, and who listens is sent requests.
         self._grpc.add_insecure_port(f"unix:{slot.grpc_path}")

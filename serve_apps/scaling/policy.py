@@ -51,7 +51,7 @@ def rule_of(settings: Settings) -> Predictive:
             idle_s=scale.sleep_after_s,
         ),
         utilisation=scale.utilisation,
-        burst_utilisation=min(scale.utilisation, 0.75),
+        burst_utilisation=min(scale.utilisation, 0.85),
         stale_s=STALE_S,
         idle_s=scale.sleep_after_s,
     )

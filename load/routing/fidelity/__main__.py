@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the capacity without batching; default 0.35, 0.7")  # fmt: skip
     add("--subject", action="append", choices=sorted(SUBJECTS), metavar="RULE",
         help=f"of {', '.join(SUBJECTS)};\ndefault {', '.join(USUAL)}")  # fmt: skip
-    add("--rounds", type=int, default=2, help="each with another part of the trace; default 2")
+    add("--rounds", type=int, default=3, help="each with another part of the trace; default 3")
     add("--seconds", type=float, default=30.0, help="that are judged, of each run; default 30")
     add("--lead", type=float, default=3.0, help="seconds before that are not; default 3")
     add("--edge-ms", type=float, default=90.0, help="a row on the edge's device; default 90")

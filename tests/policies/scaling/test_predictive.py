@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def observed(draw: st.DrawFn) -> Observed:
     return _seen(
         peak=draw(st.floats(0, 400)),
         rate=draw(st.floats(0, 400)),
+        fast_rate=draw(st.floats(0, 400)),
         ongoing=draw(st.floats(0, 100)),
         queued=draw(st.floats(0, 200)),
         running=running,
@@ -111,18 +113,26 @@ def test_load_that_stays_changes_nothing() -> None:
 
 
 def test_more_than_the_replicas_can_do_is_answered_at_once_and_held() -> None:
-    burst = _seen(rate=90.0, peak=30.0)
+    burst = _seen(rate=90.0, fast_rate=90.0, peak=30.0)
     decision, memory = RULE.decide(burst, NOTHING)
-    assert (decision.target, decision.reason) == (10, "burst")
-    later = _seen(125.0, 30.0, rate=20.0, running=10, target=10)
+    assert (decision.target, decision.reason) == (9, "burst")
+    later = _seen(125.0, 30.0, rate=20.0, running=9, target=9)
     decision, memory = RULE.decide(later, memory)
-    assert (decision.target, decision.reason) == (10, "panic")
-    decision, _ = RULE.decide(_seen(130.0, 30.0, rate=20.0, running=10, target=10), memory)
+    assert (decision.target, decision.reason) == (9, "panic")
+    decision, _ = RULE.decide(_seen(130.0, 30.0, rate=20.0, running=9, target=9), memory)
     assert decision.target == 3
 
 
+@pytest.mark.parametrize("rates", [{"rate": 90.0}, {"fast_rate": 90.0}])
+def test_a_burst_that_is_over_or_has_just_begun_is_none_yet(rates: dict[str, float]) -> None:
+    assert RULE.decide(_seen(**rates), NOTHING)[0].reason == "steady"
+    assert RULE.decide(_seen(**rates, queued=60.0), NOTHING)[0].reason == "burst"
+
+
 def test_replicas_that_start_already_are_not_asked_for_again() -> None:
-    decision, _ = RULE.decide(_seen(rate=90.0, starting=5, target=10, peak=100.0), NOTHING)
+    decision, _ = RULE.decide(
+        _seen(rate=90.0, fast_rate=90.0, starting=5, target=10, peak=100.0), NOTHING
+    )
     assert decision.reason != "burst"
 
 
@@ -145,12 +155,12 @@ def test_the_reactive_rule_decides_while_there_is_no_good_forecast() -> None:
 
 def test_a_burst_is_answered_without_a_forecast_too() -> None:
     rule = Predictive(Reactive(BOUNDS, 3.0, down_s=5.0), panic_s=30.0)
-    decision, memory = rule.decide(_seen(forecast=None, rate=90.0), NOTHING)
-    assert (decision.target, decision.reason) == (10, "burst")
+    decision, memory = rule.decide(_seen(forecast=None, rate=90.0, fast_rate=90.0), NOTHING)
+    assert (decision.target, decision.reason) == (9, "burst")
     for now in (105.0, 110.0):
-        held = _seen(now, forecast=None, rate=1.0, ongoing=1.0, running=10, target=10)
+        held = _seen(now, forecast=None, rate=1.0, ongoing=1.0, running=9, target=9)
         decision, memory = rule.decide(held, memory)
-    assert (decision.target, decision.reason) == (10, "panic")
+    assert (decision.target, decision.reason) == (9, "panic")
 
 
 def test_the_edge_takes_its_share_and_a_spare_one_does_not() -> None:
