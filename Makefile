@@ -125,7 +125,7 @@ bench-scaling: setup  ## Scaling rules side by side in a simulator, with marks (
 	@$(BIN)/python -m load.scaling $(SCALING)
 
 .PHONY: bench-scaling-real
-bench-scaling-real: setup  ## Predictive scaling and Serve's own on two real clusters, 25 minutes
+bench-scaling-real: setup  ## Predictive scaling and Serve's own on real clusters, 45 minutes
 	@$(BIN)/python -m load.scaling.real $(SCALING)
 
 .PHONY: soak-edge

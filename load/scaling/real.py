@@ -2,10 +2,11 @@
 
     python -m load.scaling.real --out docs/benchmarks
 
-Two clusters are started on this machine, one for each policy, with one model on the cloud tier, and
-both get the same requests at the same moments (open loop): days with a peak at noon. What counts is
-what ran: replicas as Serve lists them, twice a second, and answers as a client sees them. A request
-misses when its answer is an error or takes longer than its work and --patience.
+A cluster is started on this machine for each policy in turn, with one model on the cloud tier, and
+both get the same requests (open loop): days with a peak at noon. With --beside both run at once,
+but then the replicas that one starts make requests of the other wait for a processor. What counts
+is what ran: replicas as Serve lists them, twice a second, and answers as a client sees them. A
+request misses when its answer is an error or takes longer than its work and --patience.
 
 So that a small machine can hold so many replicas, their model waits instead of computing
 (`load.waiting`); everything else is as it always is. Serve's policy has the delays of a tuned one
@@ -127,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--down", type=float, default=60.0, help="Serve's delay down, seconds")
     parser.add_argument("--patience", type=float, default=0.5, help="beyond the work, seconds")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--beside", action="store_true", help="both at once, in half the time")
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "benchmarks")
     parser.add_argument("--name", default="scaling-real", help="of the files written")
     options = parser.parse_args(arguments)
@@ -151,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)  # or the clusters would outlive this
     began, machine = time.monotonic(), describe(CHECKOUT)
     try:
-        found = run_both(shape)
+        found = run_both(shape, beside=options.beside)
     except (PrimeSparkError, NoGateway, OSError) as error:
         print(f"the run ended early: {error}", file=sys.stderr)
         return 1
@@ -159,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = {
         "machine": machine,
         "shape": asdict(shape),
+        "beside": options.beside,
         "took_s": time.monotonic() - began,
         "runs": [asdict(seen) for seen in found],
         "marks": marks,
@@ -170,10 +173,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(mark["is_met"] for mark in marks) else 1
 
 
-def run_both(shape: Shape) -> list[Seen]:
-    """Run both side by side. Raises what a command or a gateway fails with."""
+def run_both(shape: Shape, *, beside: bool) -> list[Seen]:
+    """Run both, side by side or in turn. Raises what a command or a gateway fails with."""
+    if not beside:
+        return [seen for scaling in SCALINGS for seen in _run(shape, (scaling,))]
+    return _run(shape, SCALINGS)
+
+
+def _run(shape: Shape, scalings: Sequence[Scaling]) -> list[Seen]:
     with ExitStack() as clusters:
-        found = {scaling: clusters.enter_context(_cluster(shape, scaling)) for scaling in SCALINGS}
+        found = {scaling: clusters.enter_context(_cluster(shape, scaling)) for scaling in scalings}
         return asyncio.run(_measure(shape, found))
 
 
@@ -352,7 +361,8 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
         "run each. "
         f"Raw results: [{name}.json]({name}.json).",
         "",
-        "Two clusters side by side, the same requests at the same moments: "
+        f"A cluster for each, {'side by side' if document['beside'] else 'in turn'}, the same "
+        "requests: "
         f"{shape['days']} days of {shape['day_s']:g} s with a peak at noon, {shape['load']:g} "
         f"replicas' work on average, at most {shape['most']} replicas. A request takes "
         f"{1e3 * shape['work_s']:g} ms, of which a replica does {shape['slots']} at once; "
