@@ -56,11 +56,11 @@ class ModelOptions:
     max_batch_size: rows stacked into one run; max_delay_ms: how long an incomplete batch waits
     for more; instances: runs at once (at most one for each thread of the engine), 0 to decide by
     the measured service time; max_queue: requests that may wait; max_queue_wait_ms: expected wait
-    above which requests are refused;
-    spill: 1 to compute on the processor what the accelerator would have to refuse, one request for
-    each worker there; pinned: 1 to keep it in memory whatever else is loaded; cache_ttl_ms: how
-    long an answer is given again for the same input, 0 to compute each time; cache_stale_ms: how
-    old an answer may be that is given, marked as stale, when nothing can compute, 0 to refuse then.
+    above which requests are refused; spill: 1 to compute on the processor what the accelerator
+    would have to refuse, one request for each worker there; pinned: 1 to keep it in memory whatever
+    else is loaded; cache_ttl_ms: how long an answer is given again for the same input, 0 to compute
+    each time; cache_stale_ms: how old an answer may be that is given, marked as stale, when nothing
+    can compute, 0 to refuse then.
     """
 
     max_batch_size: int = 8

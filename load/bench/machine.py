@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,20 @@ def describe(checkout: Path) -> dict[str, Any]:
         "load_before": [round(value, 2) for value in os.getloadavg()],
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def stamp(machine: Mapping[str, Any]) -> str:
+    """Return when and of what a page is. machine: as `describe` returned it."""
+    changed = " with local changes" if machine["has_local_changes"] else ""
+    return f"{machine['date']}, commit `{machine['commit'][:12]}`{changed}"
+
+
+def measured_on(machine: Mapping[str, Any]) -> str:
+    """Return that, and what else matters for times."""
+    return (
+        f"{stamp(machine)}, {machine['cores']} processors; load average before: "
+        f"{machine['load_before'][0]:g}"
+    )
 
 
 def _cpu() -> str:

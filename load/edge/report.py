@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from load.bench.machine import stamp
 from load.edge.subjects import SUBJECTS
 
 MB = 1e6
@@ -39,10 +40,9 @@ def markdown(name: str, document: Mapping[str, Any], soak: Mapping[str, Any] | N
 
 def about(machine: Mapping[str, Any]) -> Iterator[str]:
     """Yield where and when it was."""
-    changed = " with local changes" if machine["has_local_changes"] else ""
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items() if k != "ray")
     yield (
-        f"{machine['date']}, commit `{machine['commit'][:12]}`{changed}; {machine['cpu']}, "
+        f"{stamp(machine)}; {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}, "
         f"Python {machine['python']}, {packages}. Load average before: "
         f"{machine['load_before'][0]}. No Hailo hardware: the device is the fake one."

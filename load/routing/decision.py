@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import psutil
 
-from load.bench.machine import describe
+from load.bench.machine import describe, measured_on
 from load.edge.marks import Found, Mark, Verdict, judge
 from load.edge.soak import line
 from policies.routing import (
@@ -207,10 +207,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         [
             "# What a decision costs",
             "",
-            f"{machine['date']}, commit `{machine['commit'][:12]}`"
-            f"{' with local changes' if machine['has_local_changes'] else ''}, "
-            f"{machine['cores']} processors; load average before: {machine['load_before'][0]:g}. "
-            "Raw results: [decision.json](decision.json).",
+            f"{measured_on(machine)}. Raw results: [decision.json](decision.json).",
             "",
             "Microseconds, medians over rounds, by tables full of evidence. The table's own: a "
             "send and an answer that brings a load.",

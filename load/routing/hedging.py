@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_runtime.errors import PrimeSparkError
-from load.bench.machine import describe
+from load.bench.machine import describe, stamp
 from load.edge.marks import Found, Mark, Verdict, judge
 from load.edge.soak import line
 from load.options import add_traces, progress
@@ -83,11 +83,10 @@ def markdown(
 ) -> str:
     """Return the page; the raw results lie beside it."""
     machine, rules = document["machine"], HedgeRules()
-    local = " with local changes" if machine["has_local_changes"] else ""
     lines = [
         "# Hedging benchmark",
         "",
-        f"{machine['date']}, commit `{machine['commit'][:12]}`{local}. Simulated: "
+        f"{stamp(machine)}. Simulated: "
         f"{document['plan']['seeds']} seeds, {document['runs']} runs, queues by arrival; a copy "
         f"after the {rules.quantile:.0%} quantile of recent delays, at most {rules.share:.0%} of "
         f"requests, where it is expected {rules.margin:.0%} sooner. Medians over pairs of runs of "

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from load.bench.machine import stamp
 from load.routing.report import half_width
 
 
@@ -16,8 +17,7 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
     lines = [
         f"# Regret of the learned rule{_only(document['scenarios'])}",
         "",
-        f"{machine['date']}, commit `{machine['commit'][:12]}`"
-        f"{' with local changes' if machine['has_local_changes'] else ''}. Simulated: "
+        f"{stamp(machine)}. Simulated: "
         f"{plan['seeds']} seeds, {plan['utilisation']:.0%} utilisation, queues by deadline; "
         f"`python -m load.routing.regret --seeds {plan['seeds']} --calm-s {plan['calm_s']:g}`. "
         f"Raw results: [{name}.json]({name}.json).",

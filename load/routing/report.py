@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from load.bench.machine import stamp
 from load.routing.cells import Result
 from load.routing.judge import OVERLOADED, UTILISATIONS, Table
 from load.simulator.trace import Trace
@@ -24,8 +25,7 @@ def markdown(
     lines = [
         "# Routing benchmark",
         "",
-        f"{machine['date']}, commit `{machine['commit'][:12]}`"
-        f"{' with local changes' if machine['has_local_changes'] else ''}. Simulated: "
+        f"{stamp(machine)}. Simulated: "
         f"{document['plan']['seeds']} seeds, {document['runs']} runs; what is shown are medians "
         "over seeds with the half-width of their 95 % interval, and marks compare runs of the same "
         f"seed. Raw results: [{name}.json]({name}.json). How to read it: "

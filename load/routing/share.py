@@ -33,7 +33,7 @@ from cluster.config import load_settings
 from edge_runtime.protocol.context import TIER_HEADER
 from load import owncluster
 from load.access import Access, NoGateway, example
-from load.bench.machine import describe
+from load.bench.machine import describe, measured_on
 from load.edge.marks import Found, Mark, Verdict, judge
 from load.edge.soak import line
 from load.fuzz.cluster import gateway_pids
@@ -213,10 +213,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         [
             "# The gateway's share for decisions",
             "",
-            f"{machine['date']}, commit `{machine['commit'][:12]}`"
-            f"{' with local changes' if machine['has_local_changes'] else ''}, "
-            f"{machine['cores']} processors; load average before: {machine['load_before'][0]:g}. "
-            "Raw results: [share.json](share.json).",
+            f"{measured_on(machine)}. Raw results: [share.json](share.json).",
             "",
             f"{plan['clients']} callers ask model `{plan['model']}` again at once, "
             f"{plan['seconds']:g} s a round, {plan['rounds']} rounds by each road. Microseconds of "

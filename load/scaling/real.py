@@ -38,7 +38,7 @@ from cluster.status import read_deployments
 from edge_runtime.errors import PrimeSparkError
 from load import owncluster
 from load.access import Access, NoGateway, example
-from load.bench.machine import describe
+from load.bench.machine import describe, measured_on
 from load.bench.stats import percentile
 from load.edge.marks import Found, Mark, Verdict, judge
 from load.oip import binary_request
@@ -355,11 +355,7 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
     lines = [
         "# Scaling on a real cluster",
         "",
-        f"{machine['date']}, commit `{machine['commit'][:12]}`"
-        f"{' with local changes' if machine['has_local_changes'] else ''}, "
-        f"{machine['cores']} processors; load average before: {machine['load_before'][0]:g}. One "
-        "run each. "
-        f"Raw results: [{name}.json]({name}.json).",
+        f"{measured_on(machine)}. One run each. Raw results: [{name}.json]({name}.json).",
         "",
         f"A cluster for each, {'side by side' if document['beside'] else 'in turn'}, the same "
         "requests: "

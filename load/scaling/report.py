@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from load.bench.machine import stamp
 from load.routing.report import half_width, mark_row
 from load.scaling.cells import VARIANTS, Result, Variant
 from load.scaling.judge import Table
@@ -21,8 +22,7 @@ def markdown(name: str, document: Mapping[str, Any], table: Table) -> str:
     lines = [
         "# Scaling benchmark",
         "",
-        f"{machine['date']}, commit `{machine['commit'][:12]}`"
-        f"{' with local changes' if machine['has_local_changes'] else ''}. Simulated: "
+        f"{stamp(machine)}. Simulated: "
         f"{document['plan']['seeds']} seeds, {document['runs']} runs; what is shown are medians "
         "over seeds with the half-width of their 95 % interval, and marks compare runs of the same "
         f"seed. Raw results: [{name}.json]({name}.json). What decides: "

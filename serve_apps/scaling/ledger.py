@@ -36,7 +36,9 @@ _FORGET: Final = 0.5 ** (1 / 120)  # half of what was seen two minutes ago count
 # Where requests wait at all replicas, what was seen before is forgotten within seconds: that they
 # were taken to be faster may be why.
 _FORGET_WAITING: Final = 0.5 ** (1 / 5)
-_UNANSWERED_S: Final = 60.0  # of each replica, at most, before the answer that it was busy for
+# Busy time waits for the answer that it was for, which may take seconds; no more than that of each
+# replica, or a time without answers would count for good.
+_UNANSWERED_S: Final = 60.0
 
 
 class Ledger:

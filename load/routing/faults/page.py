@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from load.bench.machine import measured_on
 from load.routing.faults.phases import SLOWER
 
 _WHO: Final = {
@@ -23,13 +24,11 @@ _HOW: Final = {
 def markdown(document: Mapping[str, Any]) -> str:
     """Return the page."""
     machine, plan = document["machine"], document["plan"]
-    local = " with local changes" if machine["has_local_changes"] else ""
     return "\n".join(
         [
             "# Routing when the edge goes away",
             "",
-            f"{machine['date']}, commit `{machine['commit'][:12]}`{local}, {machine['cores']} "
-            f"processors; load average before: {machine['load_before'][0]:g}. One run of "
+            f"{measured_on(machine)}. One run of "
             f"{document['took_s']:.0f} s. Raw results: [routing-faults.json](routing-faults.json).",
             "",
             "A cluster on one machine: the cloud tier with one replica, and an edge box with a "

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from load.bench.machine import measured_on
 from load.routing.fidelity.judge import P50_WITHIN, P99_WITHIN
 from load.routing.fidelity.traffic import CLASSES, SITES
 
@@ -49,9 +50,7 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
     lines = [
         "# The simulator against a real cluster",
         "",
-        f"{machine['date']}, commit `{machine['commit'][:12]}`"
-        f"{' with local changes' if machine['has_local_changes'] else ''}, {machine['cores']} "
-        f"processors; load average before: {machine['load_before'][0]:g}. "
+        f"{measured_on(machine)}. "
         f"`python -m load.routing.fidelity`, {document['took_s'] / 60:.0f} minutes. "
         f"Figures: [{name}.json]({name}.json).",
         "",
