@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -59,3 +60,12 @@ def must(environment: Mapping[str, str], module: str, *arguments: str) -> str:
     if done.returncode != 0:
         raise OSError(f"`{module} {' '.join(arguments)}`: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def end_when_told() -> None:
+    """Let SIGTERM end this process by an exception, or its cluster would outlive it."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from cluster.config import Settings, load_settings
@@ -29,6 +29,7 @@ from edge_runtime.errors import PrimeSparkError, Unavailable
 from serve_apps.edge_forwarder import EdgeForwarder
 from serve_apps.gateway.app import Gateway
 from serve_apps.inference import Inference
+from serve_apps.replica_router import PATH as ROUTER
 from serve_apps.scaling.forecaster import Forecaster
 
 NAMESPACE: Final = "prime-spark"
@@ -124,11 +125,13 @@ def _why(status: Any) -> str:
 
 
 def _inference(settings: Settings, tier: str, site: str) -> Any:
+    router: dict[str, Any] = {"request_router_class": ROUTER}
     deployment: Any = serve.deployment(  # typed as a decorator even when it is given the class
         Inference,
         name="Inference",
         max_ongoing_requests=INFERENCE_ONGOING,
         max_queued_requests=INFERENCE_ONGOING,
+        request_router_config=RequestRouterConfig(**router),
         **_scaling(settings, tier),
         ray_actor_options={
             "num_cpus": 0.1,

@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import random
-import signal
 import statistics
 import sys
 import tempfile
@@ -248,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("at least one round and one caller, and some seconds")
     plan = Plan(options.model, options.rounds, options.seconds, options.clients)
     machine = describe(CHECKOUT)
-    signal.signal(signal.SIGTERM, _end)  # or the cluster would outlive this
+    owncluster.end_when_told()
     try:
         rounds = run(plan)
     except (NoGateway, OSError) as error:
@@ -267,10 +266,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for mark in marks:
         print(line(mark))
     return 0 if all(mark["is_met"] for mark in marks) else 1
-
-
-def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ def cells_of(shapes: Sequence[str], traces: Sequence[str], seeds: int) -> Iterat
                     yield Cell(trace, "refusing", subject, seed)
                 if trace in ("seasonal", "bells"):
                     yield Cell(trace, "slow_start", subject, seed)
+                if trace == "seasonal":
+                    yield Cell(trace, "slower", subject, seed)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from load.scaling.simulation import COLD_S, PATIENCE_S, WORK_PER_S, Plan, Traffi
 from load.simulator.trace import Trace, calm, diurnal, read_azure
 from policies.scaling import Season
 
-Variant = Literal["plain", "refusing", "slow_start"]
+Variant = Literal["plain", "refusing", "slow_start", "slower"]
 LOAD: Final = 5.0  # replicas that the mean of the work would keep fully busy
 SLOW_S: Final = 40.0
+SLOWER: Final = 1.5
 GENERATED: Final[Mapping[str, Callable[[int, float], Trace]]] = {
     "seasonal": diurnal,
     "calm": calm,
@@ -27,6 +28,7 @@ VARIANTS: Final[Mapping[Variant, str]] = {
     "plain": "",
     "refusing": ", what waited for 0.5 s is refused",
     "slow_start": f", cold start of {SLOW_S:g} s",
+    "slower": f", replicas {SLOWER:g} x slower from the middle on",
 }
 
 
@@ -68,7 +70,8 @@ def season_of(trace: str, cold_s: float) -> Season:
 
 def run(cell: Cell) -> Result:
     """Simulate a cell."""
-    traffic = _traffic(cell.trace, cell.seed)
+    slower = SLOWER if cell.variant == "slower" else 1.0
+    traffic = _traffic(cell.trace, cell.seed, slower)
     subject = SUBJECTS[cell.subject]
     cold_s = SLOW_S if cell.variant == "slow_start" else COLD_S
     found = simulate(
@@ -83,7 +86,7 @@ def run(cell: Cell) -> Result:
     )
     waits = sorted(found.waits[found.waits >= 0].tolist())
     whole = len(found.came) // 60 * 60
-    work = found.came[:whole].reshape(-1, 60).mean(axis=1) / WORK_PER_S
+    work = (found.came / traffic.capacity())[:whole].reshape(-1, 60).mean(axis=1)
     there = found.replicas[:whole].reshape(-1, 60).mean(axis=1)
     curve = zip(work.round(3).tolist(), there.round(3).tolist(), strict=True)
     return Result(
@@ -114,7 +117,7 @@ def _recorded(file: str) -> Trace:
     return read_azure(Path(file))
 
 
-def _traffic(name: str, seed: int) -> Traffic:
+def _traffic(name: str, seed: int, slower: float) -> Traffic:
     make = GENERATED.get(name)
     trace = make(seed, LOAD * WORK_PER_S) if make else _recorded(name)
-    return Traffic.of(trace, LOAD, seed)
+    return Traffic.of(trace, LOAD, seed, slower)

@@ -1,11 +1,11 @@
-"""What a rule sees in the simulator: averages, what was spent, a forecast every other second."""
+"""What a rule sees in the simulator: averages, what was spent and done, a forecast now and then."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Final
 
-from policies.scaling import Forecast, Observed, Season, forecast
+from policies.scaling import Capacity, Forecast, Observed, Season, forecast
 from policies.scaling.bounds import HOUR_S
 from policies.scaling.history import Floats
 
@@ -14,9 +14,11 @@ FORECAST_EVERY_S: Final = 2
 
 
 class Monitor:
-    """Counts while seconds pass. came: work of each second; capacity: of a replica, a second."""
+    """Counts while seconds pass. came: work of each second; capacity: as it is known before."""
 
-    def __init__(self, season: Season | None, came: Floats, capacity: float, minimum: int) -> None:
+    def __init__(
+        self, season: Season | None, came: Floats, capacity: Capacity, minimum: int
+    ) -> None:
         self._season = season
         self._came = came
         self._capacity = capacity
@@ -46,6 +48,10 @@ class Monitor:
             last = self._forecast.basis if self._forecast else "level"
             self._forecast = forecast((self._past,), self._recent, self._season, second + 1.0, last)
 
+    def learn(self, done: float, busy: float, replicas: int, *, all_wait: bool) -> None:
+        """Take in what replicas did in that second (`Capacity.learn`)."""
+        self._capacity.learn(done, busy, replicas, all_wait=all_wait)
+
     def observed(self, queued: float, running: int, starting: int, target: int) -> Observed:
         """Return what is known at the end of the second."""
         return Observed(
@@ -58,7 +64,7 @@ class Monitor:
             running=running,
             starting=starting,
             target=target,
-            capacity=self._capacity,
+            capacity=self._capacity.value,
             idle_s=self._idle_s,
             extra_spent=self._spent,
             forecast=self._forecast,

@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import json
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -150,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         patience_s=options.patience,
         seed=options.seed,
     )
-    signal.signal(signal.SIGTERM, _end)  # or the clusters would outlive this
+    owncluster.end_when_told()
     began, machine = time.monotonic(), describe(CHECKOUT)
     try:
         found = run_both(shape, beside=options.beside)
@@ -390,10 +389,6 @@ def markdown(name: str, document: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)
 
 
 def _say(text: str) -> None:

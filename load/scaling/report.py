@@ -31,10 +31,10 @@ def markdown(name: str, document: Mapping[str, Any], table: Table) -> str:
         f"A replica does {WORK_PER_S:g} work a second in {SLOTS} slots and needs {COLD_S:g} s to "
         "start, give or take a fifth; the mean load would keep "
         f"{document['plan']['load']:g} replicas busy. A miss waits for more than {PATIENCE_S:g} s. "
-        "Rules decide once a second. Every trace is run to its end, the first day without a "
-        "season included. The predictive rule is told of a day of 24 minutes (8 on `weekly`), "
-        "also where nothing repeats. Of a recorded trace each request stands for several within a "
-        "second.",
+        "Rules decide once a second, and what replicas do is learned from their answers. Every "
+        "trace is run to its end, the first day without a season included. The predictive rule is "
+        "told of a day of 24 minutes (8 on `weekly`), also where nothing repeats. Of a recorded "
+        "trace each request stands for several within a second.",
         "",
         *(f"- `{subject}`: {entry.title}" for subject, entry in SUBJECTS.items()),
         "",

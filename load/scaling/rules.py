@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from load.scaling.simulation import MOST, SLOTS, WORK_PER_S, Traffic
+from load.scaling.simulation import MOST, SLOTS, Traffic
 from policies.scaling import Bounds, Knative, Predictive, Reactive, Rule
 from policies.scaling.bounds import bounded
 from policies.scaling.history import Floats
@@ -39,11 +39,12 @@ class Omniscient:
 
     def __init__(self, traffic: Traffic, cold_s: float) -> None:
         ahead = math.ceil(1.2 * cold_s) + 2
-        self._needed = _ahead(traffic.came() / (0.85 * WORK_PER_S), ahead)
+        self._capacity = traffic.capacity()
+        self._needed = _ahead(traffic.came() / (0.85 * self._capacity), ahead)
 
     def decide(self, seen: Observed, memory: Memory) -> tuple[Decision, Memory]:
         at = min(int(seen.now), len(self._needed) - 1)
-        wanted = math.ceil(self._needed[at] + seen.queued / (WORK_PER_S * 5.0))
+        wanted = math.ceil(self._needed[at] + seen.queued / (5.0 * self._capacity[at]))
         return bounded(wanted, "forecast", "omniscient", seen, BOUNDS), memory
 
 

@@ -3,8 +3,9 @@
 Each replica has some slots that serve one request each; requests wait in one queue, first come,
 first served (a perfect router: what is compared is scaling). A new replica serves after its cold
 start, give or take a fifth; one that is taken away finishes what it runs, and those still starting
-go first. The rule is asked once a second. A request misses when it waits for longer than
-`PATIENCE_S`, or is refused.
+go first. The rule is asked once a second, and told of what replicas do as it would be of real ones:
+by what they have answered (`policies.scaling.Capacity`). A request misses when it waits for longer
+than `PATIENCE_S`, or is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from load.scaling.monitor import Monitor
 from load.simulator.trace import Trace
-from policies.scaling import NOTHING, Rule, Season
+from policies.scaling import NOTHING, Capacity, Rule, Season
 from policies.scaling.history import Floats
 
 PATIENCE_S: Final = 0.5
@@ -27,18 +28,32 @@ WORK_PER_S: Final = 12.0  # of a replica
 COLD_S: Final = 10.0
 MOST: Final = 40
 AFTER_S: Final = 600.0  # what still waits at the end is served for so long
+WAITS_S: Final = 0.25  # replicas before which requests wait for that long do all they can
 
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """Requests: times (ascending, in seconds from 0) and works of the same length."""
+    """Requests: times (ascending, in seconds from 0) and works of the same length.
+
+    slower: by how many times as long replicas take for the same work from the middle on.
+    """
 
     times: Floats
     works: Floats
+    slower: float = 1.0
 
     @property
     def seconds(self) -> int:
         return int(self.times[-1]) + 1
+
+    @property
+    def slower_from_s(self) -> float:
+        return 0.5 * self.seconds
+
+    def capacity(self) -> Floats:
+        """Return the work that a replica can do in each second."""
+        is_slower = np.arange(self.seconds) >= self.slower_from_s
+        return np.asarray(np.where(is_slower, WORK_PER_S / self.slower, WORK_PER_S), np.float64)
 
     def came(self) -> Floats:
         """Return the work of each second."""
@@ -46,7 +61,7 @@ class Traffic:
         return np.asarray(np.bincount(second, self.works, self.seconds), np.float64)
 
     @classmethod
-    def of(cls, trace: Trace, load: float, seed: int) -> Traffic:
+    def of(cls, trace: Trace, load: float, seed: int, slower: float = 1.0) -> Traffic:
         """Return the requests of a trace at a mean load (in replicas).
 
         Where a trace has too few requests for that, each stands for several within a second, so
@@ -62,7 +77,7 @@ class Traffic:
             sizes = np.repeat(sizes, count)
         works = np.clip(0.6 + 0.4 * sizes / max(float(trace.sizes.mean()), 1e-9), 0.4, 3.0)
         order = np.argsort(times, kind="stable")
-        return cls(times[order], works[order] / works.mean())
+        return cls(times[order], works[order] / works.mean(), slower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +127,7 @@ def simulate(plan: Plan) -> Outcome:
     # All begin with what the first minute needs, or they would be judged by the first seconds.
     target = max(plan.minimum, int(np.ceil(came[:60].mean() / (0.7 * WORK_PER_S))))
     pool = _Pool(plan, target)
-    monitor = Monitor(plan.season, came, WORK_PER_S, plan.minimum)
+    monitor = Monitor(plan.season, came, Capacity(WORK_PER_S), plan.minimum)
     starting: list[float] = []
     replicas = np.zeros(length)
     reasons: Counter[str] = Counter()
@@ -126,6 +141,8 @@ def simulate(plan: Plan) -> Outcome:
         first = last
         replicas[second] = pool.slots / SLOTS + len(starting)
         monitor.pass_second(second, pool.in_progress, float(replicas[second]))
+        done, busy = pool.take_done()
+        monitor.learn(done, busy, pool.replicas, all_wait=pool.waits_long(second + 1.0))
         seen = monitor.observed(pool.queued, pool.replicas, len(starting), target)
         decision, memory = plan.rule.decide(seen, memory)
         reasons[decision.reason] += 1
@@ -152,7 +169,8 @@ class _Pool:
         self._refuse_s = plan.refuse_s
         self._free = replicas * SLOTS
         self._leaving = 0
-        self._ends: list[float] = []
+        self._ends: list[tuple[float, int]] = []
+        self._done = self._busy = 0.0
         self._queue: deque[int] = deque()
         self.slots = replicas * SLOTS
         self.waits = np.full(len(plan.traffic.times), np.nan)
@@ -166,6 +184,15 @@ class _Pool:
     @property
     def replicas(self) -> int:
         return (self.slots - self._leaving) // SLOTS
+
+    def take_done(self) -> tuple[float, float]:
+        """Return the work that was answered since the last time, and the replicas' time for it."""
+        found = (self._done, self._busy)
+        self._done = self._busy = 0.0
+        return found
+
+    def waits_long(self, now: float) -> bool:
+        return bool(self._queue) and now - float(self._traffic.times[self._queue[0]]) > WAITS_S
 
     def add(self, slots: int, now: float) -> None:
         self.slots += slots
@@ -184,18 +211,21 @@ class _Pool:
         times, works, ends = self._traffic.times, self._traffic.works, self._ends
         for index in range(first, last):
             at = float(times[index])
-            while ends and ends[0] <= at:
-                self._ended(heapq.heappop(ends))
+            while ends and ends[0][0] <= at:
+                self._ended(*heapq.heappop(ends))
             if self._free:
                 self._free -= 1
                 self._start(index, at)
             else:
                 self._queue.append(index)
                 self.queued += float(works[index])
-        while ends and ends[0] <= until:
-            self._ended(heapq.heappop(ends))
+        while ends and ends[0][0] <= until:
+            self._ended(*heapq.heappop(ends))
 
-    def _ended(self, at: float) -> None:
+    def _ended(self, at: float, index: int) -> None:
+        traffic = self._traffic
+        self._done += float(traffic.works[index])
+        self._busy += (at - float(traffic.times[index] + self.waits[index])) / SLOTS
         if self._leaving:
             self._leaving -= 1
             self.slots -= 1
@@ -214,5 +244,8 @@ class _Pool:
         return False
 
     def _start(self, index: int, at: float) -> None:
-        self.waits[index] = at - self._traffic.times[index]
-        heapq.heappush(self._ends, at + float(self._traffic.works[index]) * SLOTS / WORK_PER_S)
+        traffic = self._traffic
+        slower = traffic.slower if at >= traffic.slower_from_s else 1.0
+        self.waits[index] = at - traffic.times[index]
+        ends_at = at + float(traffic.works[index]) * SLOTS / WORK_PER_S * slower
+        heapq.heappush(self._ends, (ends_at, index))

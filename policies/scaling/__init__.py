@@ -1,5 +1,6 @@
 """How many replicas there should be: values (`types`), what came (`history`), rules."""
 
+from policies.scaling.capacity import Capacity
 from policies.scaling.edge import left_for_cloud
 from policies.scaling.forecast import Forecast, Season, forecast
 from policies.scaling.history import History
@@ -13,6 +14,7 @@ __all__ = [
     "NOTHING",
     "REASONS",
     "Bounds",
+    "Capacity",
     "Decision",
     "Forecast",
     "History",

@@ -40,7 +40,7 @@ class Bounds:
 class Observed:
     """What is known when a decision is made.
 
-    rate, fast_rate, long_rate: work that came per second in the last 2 or so, 6 and 60 seconds;
+    rate, fast_rate, long_rate: work that came per second in the last 3, 6 and 60 seconds;
     ongoing: requests waiting or running, averaged over the look-back of whoever counts them;
     queued: work waiting for a replica; running, starting: replicas; target: the last decision;
     capacity: work a second that one replica does, measured, 0 while that is not known; idle_s:

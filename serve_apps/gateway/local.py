@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from edge_runtime.engine import Answered, Engine
+from edge_runtime.engine import Answered, Engine, LoadReport
 from edge_runtime.errors import DeadlineExceeded
 from edge_runtime.protocol.types import InferRequest
 from policies.cost import NO_BOOK, Rates
@@ -66,8 +66,7 @@ class LocalTarget:
             return
         load = self._engine.load_of(key)
         self._knowledge.saw(self.name, key, load, now)
-        is_idle = load is not None and not (load.queued or load.running)
-        self._look_at[key] = now + (IDLE_LOOK_S if is_idle else LOOK_S)
+        self._look_at[key] = _next_look(load, now)
 
     async def infer(
         self,
@@ -80,7 +79,8 @@ class LocalTarget:
         patience_s: float | None,
         trace: str = "",
     ) -> Answered:
-        table = self._knowledge.table((request.model, version))
+        key = (request.model, version)
+        table = self._knowledge.table(key)
         sent = table.sent(self.name, wanted, self._clock())
         try:
             found = await self._engine.answer(
@@ -93,8 +93,10 @@ class LocalTarget:
             table.ended(sent)
             raise
         now = self._clock()
-        load = self._engine.load_of((request.model, version))
+        load = self._engine.load_of(key)
         table.answered(sent, now, load.for_routing(found.alone_s) if load else None, now)
+        if load is not None:  # said with the answer, so that at full load no decision has to look
+            self._look_at[key] = _next_look(load, now)
         return found
 
     @property
@@ -109,3 +111,8 @@ class LocalTarget:
 
     async def probe(self) -> None:
         """Nothing to ask: the engine is here."""
+
+
+def _next_look(load: LoadReport | None, now: float) -> float:
+    is_idle = load is not None and not (load.queued or load.running)
+    return now + (IDLE_LOOK_S if is_idle else LOOK_S)

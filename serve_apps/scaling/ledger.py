@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from edge_runtime import durable
-from policies.scaling import Forecast, History, Season, find_period, forecast
+from policies.scaling import Capacity, Forecast, History, Season, find_period, forecast
 from policies.scaling.forecast import Basis
 from policies.scaling.history import Flow, added
 from serve_apps.scaling.spool import GatewayCounts, Outlook
@@ -28,17 +28,6 @@ EDGE: Final = "edge/"
 MODELS: Final = 64
 DAY_S: Final = 86400.0
 LOOK_FOR_SEASON_S: Final = 600.0
-# What a replica does in a second is taken to be a second of work, until it was seen for some.
-_PRIOR_S: Final = 0.5
-# Requests are counted, and one may have a thousand rows: then a replica does that many fewer.
-_WIDEST: Final = 1000.0
-_FORGET: Final = 0.5 ** (1 / 120)  # half of what was seen two minutes ago counts
-# Where requests wait at all replicas, what was seen before is forgotten within seconds: that they
-# were taken to be faster may be why.
-_FORGET_WAITING: Final = 0.5 ** (1 / 5)
-# Busy time waits for the answer that it was for, which may take seconds; no more than that of each
-# replica, or a time without answers would count for good.
-_UNANSWERED_S: Final = 60.0
 
 
 class Ledger:
@@ -59,7 +48,7 @@ class Ledger:
         self._recent = self._season.recent()
         self._edge: dict[str, History] = {}
         self._before: dict[str, GatewayCounts] = {}
-        self._worked = self._busy = self._unanswered = 0.0
+        self._capacity = Capacity()
         self._queued = 0.0
         self._came_at: float | None = None
         self._looked_at = -float("inf")
@@ -98,28 +87,8 @@ class Ledger:
         latest = max(counts.values(), key=lambda each: each.at_s, default=None)
         self._queued = latest.queued_s if latest else 0.0
         if is_known and latest is not None:
-            forget = _FORGET_WAITING if 0 < latest.replicas == latest.waiting else _FORGET
-            self._learn(done, latest.busy, latest.replicas, forget)
-
-    @property
-    def capacity(self) -> float:
-        """Work that a busy replica does in a second, as seen lately: the work of its answers.
-
-        A replica is busy for the share of time in which it computes, or all the time while requests
-        wait there for long.
-        """
-        found = (self._worked + _PRIOR_S) / (self._busy + _PRIOR_S)
-        return min(_WIDEST, max(1 / _WIDEST, found))
-
-    def _learn(self, done: float, busy: float, replicas: int, forget: float) -> None:
-        """Take in a second. What was busy counts with the next answer: that may take seconds."""
-        self._unanswered = min(self._unanswered + busy, _UNANSWERED_S * max(1, replicas))
-        self._worked *= forget
-        self._busy *= forget
-        if done > 0.0:
-            self._worked += done
-            self._busy += self._unanswered
-            self._unanswered = 0.0
+            all_wait = 0 < latest.replicas == latest.waiting
+            self._capacity.learn(done, latest.busy, latest.replicas, all_wait=all_wait)
 
     def outlook(self, now: float, monotonic_s: float) -> Outlook:
         """Return what is there and what will come. monotonic_s: the same moment, on that clock."""
@@ -135,7 +104,7 @@ class Ledger:
             long_rate=fine.over(fine.end_s - 60, fine.end_s),
             queued=self._queued,
             idle_s=0.0 if self._came_at is None else max(0.0, now - self._came_at),
-            capacity=self.capacity,
+            capacity=self._capacity.value,
             spare=self._spare(now),
             period_s=self._season.period_s,
             forecast_at_s=monotonic_s - (now - found.made_at),

@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     )
 
     from serve_apps import deploy
+    from serve_apps.replica_router import PATH as ROUTER
     from serve_apps.scaling.policy import PredictivePolicy
 
 
@@ -48,6 +49,7 @@ def test_a_tier_runs_on_nodes_with_its_labels_only(settings: Settings) -> None:
         found = _deployment(deploy._inference(settings, tier, site))
         assert found.ray_actor_options["label_selector"] == {TIER_LABEL: tier, SITE_LABEL: site}
         assert found.init_args == (settings, tier)
+        assert found._deployment_config.request_router_config.request_router_class == ROUTER
 
 
 def test_the_cloud_scales_within_the_settings_and_an_edge_node_does_not(

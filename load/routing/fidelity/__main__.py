@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_runtime.errors import InvalidInput, PrimeSparkError
+from load import owncluster
 from load.bench.machine import describe
 from load.edge.soak import line
 from load.routing.fidelity.calibration import Parameters
@@ -49,7 +49,7 @@ CALM_SEED: Final = 29
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing; judge and write when nothing is."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _end)  # or the cluster would outlive this
+    owncluster.end_when_told()
     try:
         trace = read_azure(options.trace) if options.trace else calm(CALM_SEED)
         plan = _plan(options, trace)
@@ -221,10 +221,6 @@ def _simulated(
         for those, more in zip(found, by_run, strict=True):
             those += more
     return found
-
-
-def _end(*_: object) -> None:
-    raise SystemExit(143)
 
 
 if __name__ == "__main__":
