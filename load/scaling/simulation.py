@@ -3,9 +3,9 @@
 Each replica has some slots that serve one request each; requests wait in one queue, first come,
 first served (a perfect router: what is compared is scaling). A new replica serves after its cold
 start, give or take a fifth; one that is taken away finishes what it runs, and those still starting
-go first. The rule is asked once a second, and told of what replicas do as it would be of real ones:
-by what they have answered (`policies.scaling.Capacity`). A request misses when it waits for longer
-than `PATIENCE_S`, or is refused.
+go first. The rule is asked once a second; what replicas do in a second is learned from what they
+have answered (`policies.scaling.Capacity`), which here tells how long it took. A request misses
+when it waits for longer than `PATIENCE_S`, or is refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A target of the gateways: the replicas that serve behind one name.
 
-Which replica gets a request is settled as Ray Serve does it, by the shorter queue of two that are
-drawn (Mitzenmacher, "The Power of Two Choices", 2001). What the target reports is the mean of its
-replicas, as the product's gateway makes it of theirs.
+Which replica gets a request is settled as in the product, by the fewest requests
+(`policies.routing.replicas`), but of all gateways together: each of the product's counts its own.
+What the target reports is the mean of its replicas, as the product's gateway makes it of theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from load.simulator.jobs import Job
 from load.simulator.node import Node
 from policies.routing import Load
 from policies.routing.draws import uniform
+from policies.routing.replicas import by_length
 
 _SALT: Final = 101  # apart from what rules draw
 
@@ -36,9 +37,7 @@ class Place:
         if len(nodes) < 2:
             return nodes[0] if nodes else min(self.nodes, key=lambda node: node.starts_at)
         first = int(uniform(draw, _SALT + job.attempts) * len(nodes))
-        second = int(uniform(draw, _SALT - job.attempts) * (len(nodes) - 1))
-        second += second >= first
-        return min(nodes[first], nodes[second], key=lambda node: node.length)
+        return nodes[by_length([node.length for node in nodes], first)[0]]
 
     def cancel(self, job: Job) -> None:
         """Take a request out of the queue in which it waits, if it does."""

@@ -1,8 +1,7 @@
 """Which replica of one place takes a request: one with the fewest under way.
 
 Join the shortest queue (Winston, "Optimality of the shortest line discipline", 1977), by what a
-router has sent itself: that is known to the moment. Where several routers each keep their own
-requests even, all of them together are.
+router has sent itself: it hears of an end at once, of what others send much later.
 """
 
 from __future__ import annotations

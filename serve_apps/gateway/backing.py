@@ -18,7 +18,7 @@ REPLICA_S: Final = 1.0  # below `targets.SILENCE_S`: one that hangs must not hid
 
 
 class HandleBacking:
-    """The backing of a `RemoteTarget` on a Ray cluster; Serve picks the replica of a call.
+    """The backing of a `RemoteTarget` on a Ray cluster; `replica_router` picks who takes a call.
 
     may_sleep: that there is no replica is no failure.
     """

@@ -95,7 +95,8 @@ class LocalTarget:
         now = self._clock()
         load = self._engine.load_of(key)
         table.answered(sent, now, load.for_routing(found.alone_s) if load else None, now)
-        if load is not None:  # said with the answer, so that at full load no decision has to look
+        if load is not None and table[self.name].has_model:
+            # Said with the answer, so that at full load no decision has to look.
             self._look_at[key] = _next_look(load, now)
         return found
 

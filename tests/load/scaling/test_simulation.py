@@ -13,7 +13,7 @@ from load.scaling.rules import Fixed, Omniscient
 from load.scaling.shapes import SHAPES
 from load.scaling.simulation import SLOTS, WORK_PER_S, Plan, Traffic, simulate
 from load.simulator.trace import Trace, calm
-from policies.scaling import Bounds, Predictive, Reactive, Season
+from policies.scaling import Bounds, Decision, Memory, Observed, Predictive, Reactive, Season
 
 SERVICE_S = SLOTS / WORK_PER_S  # of a request of unit work
 
@@ -40,6 +40,34 @@ def test_waits_are_those_of_a_queue_first_come_first_served(
     begin = max(1, int(np.ceil(traffic.came()[:60].mean() / (0.7 * WORK_PER_S))))
     found = simulate(Plan(traffic, Fixed(begin)))
     assert found.waits.tolist() == pytest.approx(_waits(times, begin))
+
+
+def test_replicas_that_become_slower_are_seen_to_be() -> None:
+    traffic = Traffic(np.arange(0.0, 100.0, 1.0), np.ones(100), slower=3.0)
+    assert traffic.capacity().tolist() == [WORK_PER_S] * 50 + [WORK_PER_S / 3.0] * 50
+    learned = _learned(traffic, 1)
+    assert learned[50.0] == pytest.approx(WORK_PER_S)
+    assert WORK_PER_S / 3.0 < learned[100.0] < 0.6 * WORK_PER_S  # as much of what was as of what is
+
+
+def test_they_are_soon_seen_to_be_where_requests_wait() -> None:
+    times = np.arange(0.0, 100.0, 0.05)
+    learned = _learned(Traffic(times, np.ones(len(times)), slower=3.0), 2)
+    assert learned[50.0] == pytest.approx(WORK_PER_S)
+    assert learned[95.0] == pytest.approx(WORK_PER_S / 3.0, rel=0.15)
+
+
+def _learned(traffic: Traffic, replicas: int) -> dict[float, float]:
+    """Return what so many replicas are taken to do, by the time."""
+    found: dict[float, float] = {}
+
+    class Watching:
+        def decide(self, seen: Observed, memory: Memory) -> tuple[Decision, Memory]:
+            found[seen.now] = seen.capacity
+            return Fixed(replicas).decide(seen, memory)
+
+    simulate(Plan(traffic, Watching()))
+    return found
 
 
 def test_a_new_replica_serves_after_its_cold_start_and_is_paid_for_from_the_decision() -> None:

@@ -101,5 +101,5 @@ async def test_a_version_that_went_while_it_answered_is_not_taken_to_be_there(
     beside.now += 0.9 * IDLE_LOOK_S
     beside.backend.gate.set()
     await asyncio.gather(under_way, unloading)
-    beside.now += 0.2 * IDLE_LOOK_S  # an answer without a load is no look
+    beside.now += 0.15 * IDLE_LOOK_S  # an answer without a load is no look
     assert not beside.target.view(MODEL).has_model
