@@ -175,7 +175,7 @@ class InferenceSettings(Section):
     scaling: Literal["reactive", "predictive"] = "reactive"
     season_s: Annotated[float, Field(ge=0)] = 86400.0
     start_s: Seconds = 10.0
-    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.9
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 1.0
     budget_replicas: Annotated[float, Field(ge=1)] | None = None
     spare_edge: bool = False
 

@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--load", type=float, default=2.0, help="replicas' work on average")
     parser.add_argument("--filled", type=float, default=0.7, help="share that Serve plans with")
     parser.add_argument(
-        "--utilisation", type=float, default=0.85, help="share that the forecast plans with"
+        "--utilisation", type=float, default=1.0, help="share that the forecast plans with"
     )
     parser.add_argument("--most", type=int, default=12, help="replicas")
     parser.add_argument("--start", type=float, default=15.0, help="a replica's start, seconds")
