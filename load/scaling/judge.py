@@ -1,5 +1,8 @@
 """The marks of the scaling benchmark, from its results.
 
+Marks are of loads. Replicas that become slower at once are a fault; what that costs is shown and
+not judged (`UNJUDGED`): who fills replicas less has more room for it, and more replicas.
+
 Seasonal traffic has marks of its own. Elsewhere the rule is compared with the better of tuned Serve
 and the Knative-like rule: the one with fewer misses, or where these are alike (within 0.05 points)
 the one with fewer replicas. Both axes are compared with that same one, run by run of the same seed.
@@ -18,6 +21,7 @@ OURS: Final = "predictive"
 RIVALS: Final = ("serve_tuned", "knative")
 ALIKE: Final = 0.05  # points
 WITHIN: Final = 1.05
+UNJUDGED: Final[frozenset[Variant]] = frozenset({"slower"})
 
 
 class Table:
@@ -43,6 +47,8 @@ class Table:
 def verdicts(table: Table) -> Iterator[Verdict]:
     """Judge every scene."""
     for trace, variant in table.scenes():
+        if variant in UNJUDGED:
+            continue
         where = f"{trace}{VARIANTS[variant]}"
         ours = table.get(trace, variant, OURS)
         if (trace, variant) == ("seasonal", "plain"):

@@ -44,7 +44,8 @@ def markdown(name: str, document: Mapping[str, Any], table: Table) -> str:
         "",
         "Elsewhere than on seasonal traffic, the rule to compare with is the better of "
         "`serve_tuned` and `knative`: the one with fewer misses, or, within 0.05 points, the one "
-        "with fewer replicas.",
+        "with fewer replicas. Where replicas become slower nothing is judged: that is a fault and "
+        "no load, and who fills replicas less has more room for it, and more replicas.",
         "",
         "| where | mark | limit | found (least to most) | held |",
         "|---|---|---|---|---|",
