@@ -313,14 +313,18 @@ class TestRouting:
     def test_every_answer_says_where_it_was_made_and_why(
         self, cluster: TestCluster, test_set: TestSet
     ) -> None:
-        with cluster.http("infer", "metrics:read") as client:
+        def of_the_box() -> httpx.Response | None:
             answer = client.post(
                 "/v2/models/digits/infer",
                 content=infer_body(test_set[0][:1]),
                 headers={"prime-spark-site": "edge-1"},
             )
+            return answer if answer.headers["prime-spark-target"] == "edge/edge-1" else None
+
+        with cluster.http("infer", "metrics:read") as client:
+            # Another place may answer while the box is found slow: the test before keeps it busy.
+            answer = wait_until(of_the_box, "an idle box")
             decisions = client.get("/v2/prime-spark/decisions?limit=1").json()["decisions"]
-        assert answer.headers["prime-spark-target"] == "edge/edge-1"
         assert answer.headers["prime-spark-reason"] == "origin_site"
         assert decisions[0]["target"] == "edge/edge-1"
         assert {entry["target"] for entry in decisions[0]["considered"]} == {
