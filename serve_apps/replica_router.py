@@ -77,7 +77,7 @@ class FewestUnderWay(FIFOMixin, RequestRouter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._under_way = UnderWay()
+        self._under_way = UnderWay(kwargs.get("get_curr_time_s") or time.monotonic)
         self._random = random.Random()  # noqa: S311 (which of equal replicas)
 
     async def choose_replicas(

@@ -35,9 +35,25 @@ class Replica:
     replica_id: ReplicaID
 
 
+class Clock:
+    """A time that tests set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
 async def router() -> Any:
-    return FewestUnderWay(TIER, DeploymentHandleSource.REPLICA, use_replica_queue_len_cache=True)
+    """A router as Serve makes one; its time stands still."""
+    return FewestUnderWay(
+        TIER,
+        DeploymentHandleSource.REPLICA,
+        use_replica_queue_len_cache=True,
+        get_curr_time_s=Clock(),
+    )
 
 
 def _replicas(router: Any, count: int) -> list[Any]:
@@ -77,10 +93,7 @@ async def test_what_a_replica_said_long_ago_does_not_count(router: Any) -> None:
     assert Counter(chosen)[left_alone] == 5
 
 
-async def test_those_who_choose_at_once_see_each_other(
-    router: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(router, "_under_way", UnderWay(Clock()))
+async def test_those_who_choose_at_once_see_each_other(router: Any) -> None:
     replicas = _replicas(router, 4)
     chosen = await asyncio.gather(*(_best(router, replicas) for _ in range(8)))
     assert Counter(chosen) == {each.replica_id: 2 for each in replicas}
@@ -106,16 +119,6 @@ async def test_who_finds_no_replica_pauses_before_the_next_try(router: Any) -> N
     assert not pending.routing_context.should_backoff
     await router.choose_replicas(_replicas(router, 1), pending)
     assert pending.routing_context.should_backoff
-
-
-class Clock:
-    """A time that tests set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_choice_that_nobody_sends_is_forgotten_however_much_is_sent() -> None:

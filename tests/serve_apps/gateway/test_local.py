@@ -57,34 +57,31 @@ async def beside(registry: EmbeddedRegistry) -> AsyncIterator[Beside]:
     await made.engine.close()
 
 
-async def test_an_idle_engine_is_looked_at_again_after_a_while(beside: Beside) -> None:
+def _is_looked_at_again_after(beside: Beside, seconds: float) -> None:
     first = beside.heard_at
-    beside.now += 0.9 * IDLE_LOOK_S
+    beside.now += 0.9 * seconds
     assert beside.heard_at == first
-    beside.now += 0.2 * IDLE_LOOK_S
+    beside.now += 0.2 * seconds
     assert beside.heard_at == beside.now
+
+
+async def test_an_idle_engine_is_looked_at_again_after_a_while(beside: Beside) -> None:
+    _is_looked_at_again_after(beside, IDLE_LOOK_S)
 
 
 async def test_an_answer_is_a_look(beside: Beside) -> None:
     assert beside.heard_at == beside.now
     beside.now += 0.9 * IDLE_LOOK_S
     await beside.answer()
-    told_at = beside.now
-    beside.now += 0.9 * IDLE_LOOK_S
-    assert beside.heard_at == told_at
-    beside.now += 0.2 * IDLE_LOOK_S
     assert beside.heard_at == beside.now
+    _is_looked_at_again_after(beside, IDLE_LOOK_S)
 
 
 async def test_a_busy_engine_is_looked_at_again_soon(beside: Beside) -> None:
     beside.backend.gate.clear()
     under_way = asyncio.create_task(beside.answer())
     await until(lambda: beside.is_running)
-    first = beside.heard_at
-    beside.now += 0.9 * LOOK_S
-    assert beside.heard_at == first
-    beside.now += 0.2 * LOOK_S
-    assert beside.heard_at == beside.now
+    _is_looked_at_again_after(beside, LOOK_S)
     beside.backend.gate.set()
     await under_way
 
