@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from edge_runtime.errors import InvalidInput
 
 Floats = npt.NDArray[np.float64]
+_DIGITS: Final = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +98,18 @@ def made(name: str, times: Sequence[float] | Floats, sizes: Sequence[float] | Fl
 
 
 def seconds(text: str) -> float:
-    """Return unix seconds of a time as the public traces write it. Raises ValueError."""
-    stamp, _, fraction = text.partition(".")
-    digits = fraction.rstrip("Z").split("+")[0]
-    return datetime.fromisoformat(stamp).timestamp() + (float(f"0.{digits}") if digits else 0.0)
+    """Return unix seconds of a time as the public traces write it. Raises ValueError.
+
+    Those of 2023 have seven digits of a second and no zone (UTC is meant), those of 2024 have one.
+    """
+    whole, dot, rest = text.partition(".")
+    digits = _DIGITS.match(rest)
+    if dot and not digits:
+        raise ValueError(f"'{text}' is no time")
+    fraction = digits[0] if digits else ""
+    at = datetime.fromisoformat(whole + rest[len(fraction) :])
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return at.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
 
 
 def calm(seed: int, rate: float = 5.0, duration_s: float = 3600.0) -> Trace:

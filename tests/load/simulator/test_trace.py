@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import InvalidInput
-from load.simulator.trace import calm, diurnal, made, read_azure
+from load.simulator.trace import calm, diurnal, made, read_azure, seconds
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 times = st.lists(st.floats(0, 1e4), min_size=2, max_size=40).filter(
@@ -30,6 +31,28 @@ def test_a_public_trace_reads_as_times_from_zero_and_sizes_of_all_tokens(tmp_pat
     assert trace.name == "some"
     assert trace.times == pytest.approx([0.0, 0.52004])
     assert trace.sizes.tolist() == [4818.0, 38.0]
+
+
+@pytest.mark.parametrize("zone", ["", "Z", "+00:00", "+0000"])
+@pytest.mark.parametrize("local", ["UTC", "America/New_York"])
+def test_the_zone_of_a_time_counts_and_that_of_the_machine_does_not(
+    monkeypatch: pytest.MonkeyPatch, zone: str, local: str
+) -> None:
+    monkeypatch.setenv("TZ", local)
+    time.tzset()
+    try:
+        found = [seconds(f"2024-05-10 00:00:{second}{zone}") for second in ("00", "00.009930")]
+        assert seconds("2024-05-10 02:00:00.25+02:00") == pytest.approx(found[0] + 0.25, abs=1e-6)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found == pytest.approx([1715299200.0, 1715299200.00993], abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["2024-05-10 00:00:00.", "2024-05-10 00:00:00.x5", "00.5", ""])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no time|isoformat"):
+        seconds(text)
 
 
 @pytest.mark.parametrize(
