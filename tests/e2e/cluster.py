@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import httpx
 from cluster.config import Settings, load_settings
 from cluster.home import Home
 from cluster.ports import free_port
+from edge_runtime.errors import Unavailable
 from tests.contract.limits import LIMITS
 
 COMMAND_TIMEOUT_S = 240.0
@@ -147,11 +148,15 @@ PORTS = (
 def wait_until(
     found: Callable[[], Found | None], what: str, timeout_s: float = 60.0, every_s: float = 0.1
 ) -> Found:
-    """Wait until something is found (truthy); fail with `what` when it is not in time."""
+    """Wait until something is found (truthy); fail with `what` when it is not in time.
+
+    Whoever is too busy to say (`Unavailable`) is asked again.
+    """
     until = time.monotonic() + timeout_s
     while True:
-        value = found()
-        if value:
-            return value
+        with suppress(Unavailable):
+            value = found()
+            if value:
+                return value
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
         time.sleep(every_s)

@@ -56,13 +56,14 @@ class GatewayServer:
         return {"authorization": f"Bearer {self.all_scopes}"}
 
     def busy(self) -> int:
-        with self.cluster.http("metrics:read") as client:
-            targets = client.get("/v2/prime-spark/targets").json()["targets"]
+        with self.cluster.http() as client:
+            answer = client.get("/v2/prime-spark/targets", headers=self.bearer)
+        targets = answer.json()["targets"]
         return sum(m["queued"] + m["running"] for target in targets for m in target["models"])
 
     def body_bytes(self) -> int:
-        with self.cluster.http("metrics:read") as client:
-            lines = client.get("/metrics").text.splitlines()
+        with self.cluster.http() as client:
+            lines = client.get("/metrics", headers=self.bearer).text.splitlines()
         (value,) = (x.split()[1] for x in lines if x.startswith("prime_spark_gateway_body_bytes "))
         return int(float(value))
 

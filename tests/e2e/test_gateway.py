@@ -150,7 +150,7 @@ class TestErrors:
     ) -> None:
         with cluster.http() as client:
             assert client.get("/v2/health/live").status_code == 200
-            assert client.get("/healthz").json()["status"] == "ready"
+            wait_until(lambda: client.get("/healthz").json()["status"] == "ready", "all is ready")
             for path in ("/v2", "/metrics", "/openapi.json", "/v2/models/digits"):
                 answer = client.get(path)
                 assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
@@ -347,7 +347,9 @@ class TestRouting:
             starts_s = traffic.elapsed_s
             cluster.must("node", "start", "edge")
             back_s = traffic.elapsed_s
-            wait_until(lambda: traffic.served_by(back_s)["edge/edge-1"] >= 20, "the edge is back")
+            wait_until(
+                lambda: traffic.served_by(back_s)["edge/edge-1"] >= 20, "the edge is back", 150.0
+            )
         finally:
             traffic.stop()
         assert traffic.failures == []

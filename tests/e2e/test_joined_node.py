@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -105,11 +104,11 @@ def site_clients(cluster: TestCluster) -> Iterator[None]:
     asking.start()
     try:
         yield
+        wait_until(lambda: answered > 10, "clients are answered")
     finally:
         is_over.set()
         asking.join(20)
     assert failures == []
-    assert answered > 10
 
 
 def await_join(cluster: TestCluster, starts: int) -> None:
@@ -167,10 +166,9 @@ def test_a_runtime_that_is_killed_is_started_again_and_ray_is_left_alone(node: T
     wait_until(lambda: runtime_of(node) not in (None, runtime), "another runtime")
     wait_until(is_ready, "it takes requests")
     with site_clients(node):
-        time.sleep(0.5)
-    assert raylet_of(node) == raylet
+        assert raylet_of(node) == raylet
     assert state_of(node).raylet_starts == before.raylet_starts
-    assert edge_node(node) is not None
+    wait_until(lambda: edge_node(node), "the head knows the node", every_s=0.5)
 
 
 def test_down_leaves_nothing_of_a_node_that_was_mended(node: TestCluster) -> None:

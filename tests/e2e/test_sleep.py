@@ -23,7 +23,8 @@ SETTINGS = {
     "INFERENCE__SCALING": "predictive",
 }
 URL = "/v2/models/digits/infer"
-SHORT, LONG = ({"prime-spark-timeout-ms": text} for text in ("150", "60000"))
+# One is well short of a start of the cloud, the other well over it.
+SHORT, LONG = ({"prime-spark-timeout-ms": text} for text in ("3000", "60000"))
 IN_CLOUD = {"prime-spark-tier": "cloud"}
 
 
@@ -55,7 +56,7 @@ def test_who_has_time_waits_for_the_cloud_and_who_has_none_wakes_it(sleepy: Test
     served = sleepy.must("model", "serve", "digits@production", "--placement", "edge,cloud")
     assert "cloud sleeps" in served
     assert "asleep" in sleepy.must("targets")
-    assert sleepy.json("status")["state"] == "running"
+    wait_until(lambda: sleepy.json("status")["state"] == "running", "all runs")
     body = infer_body(np.zeros((1, 1, 8, 8), np.float32))
     name = str(uuid4())
     named = body.replace(b"{", b'{"id":"' + name.encode() + b'",', 1)
@@ -71,7 +72,7 @@ def test_who_has_time_waits_for_the_cloud_and_who_has_none_wakes_it(sleepy: Test
         assert near.headers["prime-spark-target"] == "edge/edge-1"
         assert _state(sleepy) == "asleep"
         refused = ask(body, SHORT, IN_CLOUD)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "8")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "6")
         assert _state(sleepy) == "waking"
         waiting = [pool.submit(ask, named, LONG, IN_CLOUD) for _ in range(8)]
         answers = [each.result() for each in waiting]

@@ -384,7 +384,7 @@ def test_drain_waits_for_requests_in_progress_and_resume_takes_new_ones(
     shared: EdgeProcess,
 ) -> None:
     with unix_client(shared) as client, ThreadPoolExecutor(2) as pool:
-        asking = pool.submit(work, client, steps_of(client, 4.0))
+        asking = pool.submit(work, client, steps_of(client, 8.0))
         with unix_client(shared) as other:
             until(lambda: overview(other)["in_progress"] == 1)
             too_short = shared.run("edge", "drain", "--wait-s", "0")

@@ -12,6 +12,7 @@ from edge_runtime.app import EdgeRuntime
 from edge_runtime.bench import WARM_UP, bench, sample_request
 from edge_runtime.errors import NotFound, Unavailable
 from edge_runtime.protocol.types import InferRequest
+from tests.edge_runtime.engine.gate import until
 from tests.edge_runtime.in_process import Box
 
 
@@ -49,17 +50,16 @@ async def test_it_counts_answers_and_says_which_rung_gave_them(
     assert 0 <= parts[0] < parts[-1] < 1
 
 
-@pytest.mark.usefixtures("running")
-async def test_requests_that_fail_are_counted_by_their_code(box: Box) -> None:
+async def test_requests_that_fail_are_counted_by_their_code(running: EdgeRuntime, box: Box) -> None:
     request = await sample(box, version="1")
 
     async def drain_soon() -> None:
-        await asyncio.sleep(0.2)
+        await until(lambda: running.engine.runner("m", "1").stats.success.count > 2 * WARM_UP)
         async with box.local() as client:
             assert (await client.post("/v2/prime-spark/drain")).status_code == 200
 
     draining = asyncio.create_task(drain_soon())
-    found = await bench(box.config.places.grpc_socket, request, clients=2, seconds=0.5)
+    found = await bench(box.config.places.grpc_socket, request, clients=2, seconds=2.0)
     await draining
     assert found.answers > 0
     assert found.errors == {"unavailable": found.failures}

@@ -79,14 +79,8 @@ def test_commands_are_looked_for_in_sbin_and_the_vendors_library_writes_no_log(
 
 
 def test_a_command_that_hangs_is_ended_with_its_children_and_what_it_said_is_kept() -> None:
-    code = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print(child.pid, flush=True)\n"
-        "time.sleep(60)\n"
-    )
     began = time.monotonic()
-    done = commands(os.environ, limit_s=1.0)([sys.executable, "-c", code])
+    done = commands(os.environ, limit_s=1.0)(["sh", "-c", "sleep 60 & echo $!; exec sleep 60"])
     assert time.monotonic() - began < 10
     assert isinstance(done, Done)
     assert done.code is None
@@ -96,15 +90,9 @@ def test_a_command_that_hangs_is_ended_with_its_children_and_what_it_said_is_kep
 
 def test_a_command_that_cannot_even_be_killed_is_left_behind() -> None:
     # Its grandchild left the group and keeps the output open, as a process stuck in a driver does.
-    code = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(6)'], "
-        "start_new_session=True)\n"
-        "print('begun', flush=True)\n"
-        "time.sleep(60)\n"
-    )
+    code = "setsid sleep 6 & echo begun; exec sleep 60"
     began = time.monotonic()
-    done = commands(os.environ, limit_s=0.5)([sys.executable, "-c", code])
+    done = commands(os.environ, limit_s=0.5)(["sh", "-c", code])
     assert time.monotonic() - began < 5
     assert done == Done(None, "begun\n", "")
 
