@@ -24,7 +24,7 @@ SETTINGS = {
 }
 URL = "/v2/models/digits/infer"
 # One is well short of a start of the cloud, the other well over it.
-SHORT, LONG = ({"prime-spark-timeout-ms": text} for text in ("3000", "60000"))
+SHORT, LONG = ({"prime-spark-timeout-ms": text} for text in ("2500", "60000"))
 IN_CLOUD = {"prime-spark-tier": "cloud"}
 
 

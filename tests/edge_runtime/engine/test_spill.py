@@ -156,11 +156,13 @@ async def test_a_caller_who_leaves_frees_the_place_and_one_who_is_late_is_told(
     made = bench()
     made.serve()
     await made.fill()
+    before = len(asyncio.all_tasks())
     leaving = made.ask(2.0)
     await until(lambda: len(made.processor.inputs) == 1)
     leaving.cancel()
     await until(lambda: made.processor.aborted == 1)
-    late = made.ask(3.0, 1.0)
+    await until(lambda: len(asyncio.all_tasks()) == before)  # its run has ended
+    late = made.ask(3.0, 2.0)
     await until(lambda: len(made.processor.inputs) == 2)
     with pytest.raises(DeadlineExceeded):
         await late
